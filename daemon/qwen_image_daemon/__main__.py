@@ -1,0 +1,5 @@
+"""`python -m qwen_image_daemon` is the same as the installed command."""
+
+from qwen_image_daemon.cli.app import main
+
+main()

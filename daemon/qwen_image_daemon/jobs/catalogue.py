@@ -1,0 +1,18 @@
+"""Which models a job may name: the settings' model names with the family of each."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from qwen_image_daemon.jobs.families import Family
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """The names a job may use as `model`. `default` is one of them and is used where a job names none."""
+
+    families: Mapping[str, Family]
+    default: str
+
+    def family_of(self, model: str | None) -> Family:
+        """Give the family of a model named by a job, or of the default. Raises KeyError for an unknown name."""
+        return self.families[model if model is not None else self.default]

@@ -1,0 +1,105 @@
+"""What a person may ask for, as strict models. Text in, values out; no disk, no clock, no torch."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from qwen_image_daemon.jobs.families import AspectRatio
+
+MAX_PROMPT_CHARACTERS = 10_000
+MAX_IMAGES = 1_000
+MAX_STEPS = 200
+MAX_SEED = 2**63 - 1
+"""torch takes 64-bit seeds; TOML promises 64-bit signed integers. Image k uses seed + k."""
+
+Task = Literal["text-to-image", "image-to-image"]
+OutputFormat = Literal["png", "webp", "jpeg"]
+
+
+class StrictModel(BaseModel):
+    """A frozen value that accepts neither unknown keys nor values of another type."""
+
+    model_config = ConfigDict(strict=True, frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Output(StrictModel):
+    """How the pictures of a job are written."""
+
+    format: OutputFormat = "png"
+    """File format. png and webp are written without loss; jpeg is not."""
+    quality: Annotated[int, Field(ge=1, le=100)] | None = None
+    """JPEG quality, 1 to 100 (95 where it is left out). Only for jpeg."""
+
+
+class GenerationParameters(StrictModel):
+    """What every kind of job can ask for."""
+
+    name: Annotated[str, Field(min_length=1, max_length=120)] | None = None
+    """What to call the job in lists and in the result folder's name. The file's name where it is left out."""
+    model: Annotated[str, Field(min_length=1, max_length=80)] | None = None
+    """A model's name out of the daemon's settings. The daemon's default model where it is left out."""
+    prompt: Annotated[str, Field(min_length=1, max_length=MAX_PROMPT_CHARACTERS)]
+    """What the picture shows."""
+    negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] | None = None
+    """What the picture must not show. A single space, the makers' recommendation, where it is left out."""
+    true_cfg_scale: Annotated[float, Field(ge=1.0, le=20.0, allow_inf_nan=False)] | None = None
+    """How closely the prompt is followed, 1.0 to 20.0. 1.0 switches guidance and negative prompt off and halves
+    the time. The model's recommendation (4.0) where it is left out."""
+    num_inference_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    """Denoising steps, 2 to 200. The model's recommendation (50) where it is left out."""
+    aspect_ratio: AspectRatio | None = None
+    """The picture's shape, in the size that the makers recommend for it. 1:1 where no size is given."""
+    width: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Width in pixels, a multiple of 16; together with height, instead of aspect_ratio."""
+    height: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    """Height in pixels, a multiple of 16; together with width, instead of aspect_ratio."""
+    seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
+    """Image k is drawn from seed + k, counted from 0. Drawn by lot, and recorded, where it is left out."""
+    num_images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
+    """How many pictures to draw, each from its own seed."""
+    priority: Annotated[int, Field(ge=-100, le=100)] = 0
+    """Jobs of higher priority are taken first; equal ones in the order of their arrival."""
+    output: Output = Output()
+    """How the pictures are written."""
+    end: Literal[True] | None = None
+    """A careful sender's mark, as the file's last line, that the file is whole. Changes nothing else."""
+
+
+class TextToImageJob(GenerationParameters):
+    """Draw pictures from words alone."""
+
+    task: Literal["text-to-image"] = "text-to-image"
+    """What is to be done."""
+
+
+class ImageToImageJob(GenerationParameters):
+    """Redraw a picture, led by words."""
+
+    task: Literal["image-to-image"] = "image-to-image"
+    """What is to be done."""
+    image: Annotated[str, Field(min_length=1, max_length=1_000)]
+    """The source picture: a path relative to the job file, in its folder or below. PNG, JPEG or WEBP."""
+    strength: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 0.6
+    """How much of the source is redrawn: near 0 keeps it, 1.0 ignores it. ceil(steps × strength) steps run."""
+
+
+JobSpec = Annotated[TextToImageJob | ImageToImageJob, Field(discriminator="task")]
+"""Any job a person can write."""
+
+JOB_SPEC: TypeAdapter[TextToImageJob | ImageToImageJob] = TypeAdapter(JobSpec)
+
+
+def source_images(spec: TextToImageJob | ImageToImageJob) -> tuple[str, ...]:
+    """Give the relative paths of all pictures that the job reads."""
+    match spec:
+        case ImageToImageJob():
+            return (spec.image,)
+        case TextToImageJob():
+            return ()
+
+
+def with_task(document: dict[str, Any]) -> dict[str, Any]:
+    """State the task where the document leaves it out: image-to-image where it names an image."""
+    if "task" in document:
+        return document
+    return {**document, "task": "image-to-image" if "image" in document else "text-to-image"}

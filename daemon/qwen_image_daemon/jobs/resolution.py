@@ -1,0 +1,64 @@
+"""From what was asked to what will be done: every open choice filled in, nothing that was asked changed."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.families import Size
+from qwen_image_daemon.jobs.models import ImageToImageJob, Output, StrictModel, Task, TextToImageJob
+
+SINGLE_SPACE = " "
+"""The negative prompt that the makers give where there is none: CFG is silently off without one."""
+
+
+class EffectiveParameters(StrictModel):
+    """What the renderer is really asked for. Image k is drawn from seed + k."""
+
+    task: Task
+    model: str
+    prompt: str
+    negative_prompt: str | None
+    """None exactly if classifier-free guidance is off."""
+    true_cfg_scale: float
+    num_inference_steps: int
+    width: int
+    """Pixels."""
+    height: int
+    """Pixels."""
+    seed: int
+    num_images: Annotated[int, Field(ge=1)]
+    image: str | None = None
+    strength: float | None = None
+    output: Output = Output()
+
+
+def resolve(spec: TextToImageJob | ImageToImageJob, catalogue: Catalogue, *, seed: int) -> EffectiveParameters:
+    """Fill in the choices that a job leaves open. `seed` is used only where the job gives none.
+
+    Raises KeyError for a model that the catalogue does not know; a job that was read with the same catalogue
+    never names one.
+    """
+    family = catalogue.family_of(spec.model)
+    scale = spec.true_cfg_scale if spec.true_cfg_scale is not None else family.default_true_cfg_scale
+    negative = spec.negative_prompt if spec.negative_prompt is not None else SINGLE_SPACE
+    if spec.width is not None and spec.height is not None:
+        size = Size(spec.width, spec.height)
+    else:
+        size = family.sizes[spec.aspect_ratio or "1:1"]
+    image, strength = (spec.image, spec.strength) if isinstance(spec, ImageToImageJob) else (None, None)
+    return EffectiveParameters(
+        task=spec.task,
+        model=spec.model or catalogue.default,
+        prompt=spec.prompt,
+        negative_prompt=negative if scale > 1.0 else None,
+        true_cfg_scale=scale,
+        num_inference_steps=spec.num_inference_steps or family.default_steps,
+        width=size.width,
+        height=size.height,
+        seed=spec.seed if spec.seed is not None else seed,
+        num_images=spec.num_images,
+        image=image,
+        strength=strength,
+        output=spec.output,
+    )

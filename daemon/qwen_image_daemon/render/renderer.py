@@ -1,0 +1,194 @@
+"""The seam between the daemon and a model. Imports no torch.
+
+What can go wrong, as one tree; `remedy` says what the render loop does about it:
+
+RenderError
+├── RequestRefused      permanent     this model cannot draw this request
+├── BadPicture          retry         the model gave NaN, or no picture at all
+├── OutOfMemory         retry         device or host memory ran out
+├── UnexpectedFailure   retry         anything that no rule knows
+├── ModelUnavailable    surroundings  the checkpoint is not there, not whole, or does not fit together
+└── DeviceLost          replace       the accelerator's context is gone: only a new process helps
+
+RenderStopped is no error: it is how a caller leaves a render at a step.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol, Self
+
+from PIL.Image import Image
+from pydantic import BaseModel, ConfigDict
+
+from qwen_image_daemon.jobs.models import Task
+
+Remedy = Literal["permanent", "retry", "surroundings", "replace"]
+Stage = Literal["encode", "denoise", "decode"]
+
+
+class RenderError(Exception):
+    """A request could not be drawn. `str()` is the fault, `fix` the cure, each one sentence for a person."""
+
+    remedy: ClassVar[Remedy]
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
+class RequestRefused(RenderError):
+    """This model cannot draw this request as it was asked."""
+
+    remedy: ClassVar[Remedy] = "permanent"
+
+
+class BadPicture(RenderError):
+    """What the model gave is not a picture (NaN or infinite values)."""
+
+    remedy: ClassVar[Remedy] = "retry"
+
+
+class OutOfMemory(RenderError):
+    """Device or host memory ran out."""
+
+    remedy: ClassVar[Remedy] = "retry"
+
+
+class UnexpectedFailure(RenderError):
+    """Something failed that no rule knows."""
+
+    remedy: ClassVar[Remedy] = "retry"
+
+
+class ModelUnavailable(RenderError):
+    """The checkpoint is missing, broken, or unfit for this machine."""
+
+    remedy: ClassVar[Remedy] = "surroundings"
+
+
+class DeviceLost(RenderError):
+    """The accelerator's context is gone; only a new process can go on."""
+
+    remedy: ClassVar[Remedy] = "replace"
+
+
+class RenderStopped(Exception):
+    """Raised by a progress callback to leave the render at this step. Passes through the renderer unchanged."""
+
+
+class MemoryInfo(BaseModel):
+    """Memory at one moment, in bytes. The device's figures are the host's where the device is the CPU."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    device: str
+    """Name of the device, for example `cuda:0` or `cpu`."""
+    allocated_bytes: int
+    """Held by tensors. On the CPU: the resident memory of the process."""
+    reserved_bytes: int
+    """Held by the allocator. On the CPU: the resident memory of the process."""
+    free_bytes: int
+    """Free on the device, for all processes."""
+    total_bytes: int
+    """Size of the device's memory."""
+    process_rss_bytes: int
+    """Resident memory of the render process."""
+
+
+@dataclass(frozen=True, slots=True)
+class RenderRequest:
+    """One picture to draw. Sizes in pixels; every field is what will be done, nothing is left open.
+
+    `negative_prompt` is None exactly if classifier-free guidance is off (`true_cfg_scale` 1.0).
+    `source` and `strength` are given exactly for image-to-image; the source is RGB, its size is (width, height).
+    """
+
+    task: Task
+    prompt: str
+    negative_prompt: str | None
+    true_cfg_scale: float
+    num_inference_steps: int
+    width: int
+    height: int
+    seed: int
+    source: Image | None = None
+    strength: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one picture is. `step` counts finished denoising steps, 0 to `steps`."""
+
+    stage: Stage
+    step: int
+    steps: int
+
+
+class StageSeconds(BaseModel):
+    """Seconds of wall time spent on one picture, by stage. `encode` is 0 where the embeddings were at hand."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    encode: float
+    denoise: float
+    decode: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rendering:
+    """A drawn picture of exactly the size asked for, RGB."""
+
+    image: Image
+    seconds: StageSeconds
+    steps: int
+    """Denoising steps that were run: ceil(steps × strength) for image-to-image."""
+
+
+class ModelInfo(BaseModel):
+    """What is loaded, for the record in each result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    pipeline: str
+    """Class of the pipeline, for example `QwenImagePipeline`."""
+    source: str
+    """Folder or hub name that the checkpoint was loaded from."""
+    revision: str | None
+    """The hub revision asked for, if any."""
+    device: str
+    precision: str
+    """The floating point format of the weights, for example `bfloat16`."""
+    notes: tuple[str, ...] = ()
+    """What is not as it was first asked for, and why (for example a fall-back to another precision)."""
+    versions: dict[str, str]
+    """Versions of the libraries that drew the picture."""
+    load_seconds: float
+
+
+class Renderer(Protocol):
+    """A model that is loaded once, by entering it, and then draws request after request."""
+
+    def __enter__(self) -> Self:
+        """Load the model. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
+        ...
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Let go of the model and of the memory it held."""
+        ...
+
+    @property
+    def info(self) -> ModelInfo:
+        """Say what is loaded. Only between entering and leaving."""
+        ...
+
+    def render(self, request: RenderRequest, progress: Callable[[Progress], None]) -> Rendering:
+        """Draw one picture, calling `progress` at each stage and step.
+
+        Raises a RenderError; what `progress` raises passes through. Afterwards the next call works as if
+        nothing had happened.
+        """
+        ...
+
+    def clean_up(self) -> MemoryInfo:
+        """Let go of everything but the warm model, and report the memory that is then in use."""
+        ...

@@ -1,0 +1,157 @@
+"""What an operator can set: a TOML file, overridden by environment variables.
+
+`config/daemon.toml` shows every key.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.families import FAMILIES, FamilyName
+
+Precision = Literal["bfloat16", "float16", "float32"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Section(BaseModel):
+    """One table of the settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class ModelSettings(Section):
+    """One model that jobs may name."""
+
+    family: FamilyName = "qwen-image"
+    """Architecture: which sizes and defaults apply. qwen-image or demo."""
+    source: Annotated[str, Field(min_length=1)]
+    """Checkpoint folder, or hub name. Never taken from a job."""
+    revision: str | None = None
+    """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself."""
+
+
+class InboxSettings(Section):
+    """How drops are noticed and taken."""
+
+    settle_seconds: Positive = 2.0
+    """A drop is taken when it has not changed for so long, over at least three looks. Renamed files at once."""
+    rescan_seconds: Positive = 5.0
+    """The inbox is listed anew at least this often; file events only make it sooner."""
+    max_image_bytes: Annotated[int, Field(gt=0)] = 100 * 1024 * 1024
+    """Largest source image that is copied, in bytes."""
+    max_image_pixels: Annotated[int, Field(gt=0)] = 50_000_000
+    """Largest source image that is decoded, in pixels."""
+    taken_days: Annotated[float, Field(ge=0)] = 14.0
+    """Taken job files are kept in `inbox/.taken` for so many days."""
+
+
+class RenderSettings(Section):
+    """How models are loaded and run."""
+
+    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = "auto"
+    """auto takes the first CUDA device, then Apple's, then the CPU. Or cuda, cuda:1, mps, cpu."""
+    precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("bfloat16", "float32")
+    """Tried in this order: one that the hardware lacks, that fails to load or gives no picture is passed over,
+    and every result says so. float16 is left out: the 1.x transformer overflows in it."""
+    trust_remote_code: bool = False
+    """Let a checkpoint bring its own Python code. The Qwen-Image classes need none: leave it off."""
+    step_timeout_seconds: Positive = 600.0
+    """A step that takes longer is a hang: the render process is replaced."""
+    load_timeout_seconds: Positive = 3600.0
+    """A model that takes longer to load is a hang: the render process is replaced."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """How often a job is tried before it is given out as failed."""
+
+
+class OutboxSettings(Section):
+    """How results are given out."""
+
+    png_compression: Annotated[int, Field(ge=0, le=9)] = 4
+    """zlib level of PNG files. 4 takes 1.7 times the time of 1 and is nearly as small as 6."""
+
+
+class LogSettings(Section):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe events that are written."""
+    format: Literal["auto", "json", "console"] = "auto"
+    """auto writes for people on a terminal, JSON lines elsewhere."""
+
+
+def _default_models() -> dict[str, ModelSettings]:
+    return {"qwen-image": ModelSettings(family="qwen-image", source="Qwen/Qwen-Image")}
+
+
+class Settings(BaseSettings):
+    """Everything that an operator can set. Environment variables win over the file, arguments over both."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        env_prefix="QWEN_IMAGE_DAEMON_",
+        env_nested_delimiter="__",
+    )
+
+    root: Path = Path("/var/lib/qwen-image-daemon")
+    """Folder that holds inbox, spool and outbox where these are not set one by one."""
+    inbox_folder: Path | None = None
+    """Where people drop jobs. May be on a share. `<root>/inbox` where it is left out."""
+    spool_folder: Path | None = None
+    """The durable queue. Must be on a local disk. `<root>/spool` where it is left out."""
+    outbox_folder: Path | None = None
+    """Where results appear. May be on a share. `<root>/outbox` where it is left out."""
+    default_model: str = "qwen-image"
+    """The model of jobs that name none. One of [models.NAME]."""
+    models: Annotated[dict[str, ModelSettings], Field(min_length=1)] = Field(default_factory=_default_models)
+    """The models that jobs may name."""
+    inbox: InboxSettings = InboxSettings()
+    render: RenderSettings = RenderSettings()
+    outbox: OutboxSettings = OutboxSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _default_model_exists(self) -> "Settings":
+        if self.default_model not in self.models:
+            names = ", ".join(sorted(self.models))
+            raise ValueError(f"default_model {self.default_model!r} is none of the models: {names}")
+        return self
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Say which models jobs may name."""
+        families = {name: FAMILIES[model.family] for name, model in self.models.items()}
+        return Catalogue(families=families, default=self.default_model)
+
+
+def load_settings(toml_file: Path | None = None, **overrides: Any) -> Settings:
+    """Read the settings. Raises pydantic.ValidationError, tomli.TOMLDecodeError, UnicodeDecodeError or OSError.
+
+    `overrides` are whole top-level keys and win over everything else.
+    """
+    document = {} if toml_file is None else tomli.loads(toml_file.read_text(encoding="utf-8"))
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic's
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=document)
+
+    # Back to the public class, which can be handed to other processes.
+    return Settings.model_validate(FromFile(**overrides).model_dump())
