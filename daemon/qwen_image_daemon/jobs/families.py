@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import log
 from types import MappingProxyType
 from typing import Literal, get_args
 
@@ -45,6 +46,11 @@ class Family:
         """Give the allowed side length closest to `side`."""
         rounded = round(side / self.multiple) * self.multiple
         return min(max(rounded, self.min_side), self.max_side)
+
+    def nearest_shape(self, size: Size) -> Size:
+        """Give the recommended size whose ratio of sides is closest to that of `size`, on a logarithmic scale."""
+        wanted = log(size.width / size.height)
+        return min(self.sizes.values(), key=lambda known: abs(log(known.width / known.height) - wanted))
 
 
 QWEN_IMAGE = Family(

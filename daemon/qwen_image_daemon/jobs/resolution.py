@@ -33,9 +33,13 @@ class EffectiveParameters(StrictModel):
     output: Output = Output()
 
 
-def resolve(spec: TextToImageJob | ImageToImageJob, catalogue: Catalogue, *, seed: int) -> EffectiveParameters:
-    """Fill in the choices that a job leaves open. `seed` is used only where the job gives none.
+def resolve(
+    spec: TextToImageJob | ImageToImageJob, catalogue: Catalogue, *, seed: int, source: Size | None = None
+) -> EffectiveParameters:
+    """Fill in the choices that a job leaves open.
 
+    `seed` is used only where the job gives none; `source`, the upright size of the picture that the job reads,
+    only where it gives no size: then the recommended size whose shape is nearest to the source's is taken.
     Raises KeyError for a model that the catalogue does not know; a job that was read with the same catalogue
     never names one.
     """
@@ -44,6 +48,8 @@ def resolve(spec: TextToImageJob | ImageToImageJob, catalogue: Catalogue, *, see
     negative = spec.negative_prompt if spec.negative_prompt is not None else SINGLE_SPACE
     if spec.width is not None and spec.height is not None:
         size = Size(spec.width, spec.height)
+    elif spec.aspect_ratio is None and source is not None:
+        size = family.nearest_shape(source)
     else:
         size = family.sizes[spec.aspect_ratio or "1:1"]
     image, strength = (spec.image, spec.strength) if isinstance(spec, ImageToImageJob) else (None, None)
