@@ -2,4 +2,5 @@
 
 from qwen_image_daemon.cli.app import main
 
-main()
+if __name__ == "__main__":
+    main()

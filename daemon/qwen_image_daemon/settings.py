@@ -3,6 +3,7 @@
 `config/daemon.toml` shows every key.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -68,6 +69,8 @@ class RenderSettings(Section):
     """A step that takes longer is a hang: the render process is replaced."""
     load_timeout_seconds: Positive = 3600.0
     """A model that takes longer to load is a hang: the render process is replaced."""
+    dry_run_step_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    """How long each step of a --dry-run takes: to try what stops, pauses and long queues look like."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a job is tried before it is given out as failed."""
 
@@ -86,6 +89,15 @@ class LogSettings(Section):
     """Least severe events that are written."""
     format: Literal["auto", "json", "console"] = "auto"
     """auto writes for people on a terminal, JSON lines elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folders:
+    """Where people, the queue and results are. Absolute."""
+
+    inbox: Path
+    spool: Path
+    outbox: Path
 
 
 def _default_models() -> dict[str, ModelSettings]:
@@ -126,6 +138,16 @@ class Settings(BaseSettings):
             names = ", ".join(sorted(self.models))
             raise ValueError(f"default_model {self.default_model!r} is none of the models: {names}")
         return self
+
+    @property
+    def folders(self) -> Folders:
+        """Say where the three folders are."""
+        root = self.root.absolute()
+        return Folders(
+            inbox=(self.inbox_folder or root / "inbox").absolute(),
+            spool=(self.spool_folder or root / "spool").absolute(),
+            outbox=(self.outbox_folder or root / "outbox").absolute(),
+        )
 
     @property
     def catalogue(self) -> Catalogue:

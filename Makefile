@@ -1,0 +1,47 @@
+# make demo and make test need nothing but Python 3.11 with venv, git and make. Both are quick the second time.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+.PHONY: demo test check format types contracts tests bench config install clean
+
+install: $(INSTALLED)
+
+# torch first, by its exact version: anything looser may bring several GB of another build along.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	@touch $@
+
+demo: install
+	$(BIN)/python tools/demo.py
+
+test: install check tests
+
+check: install
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache | tail -n 3
+
+# Two workers for two cores; the tests of one file stay together, so that a model is loaded once.
+tests: install
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu and not benchmark"
+
+bench: install
+	$(BIN)/python tests/benchmarks/throughput.py
+	$(BIN)/python tests/benchmarks/latency.py
+
+config: install
+	$(BIN)/python tools/make_config_files.py
+
+format: install
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean:
+	rm -rf $(VENV) demo build .mypy_cache .pytest_cache .ruff_cache

@@ -1,0 +1,101 @@
+"""The command line. Parses arguments, prints, sets exit codes. No logic of its own.
+
+Every command imports what it needs when it runs, so that `--help`, `check` and `status` answer at once.
+"""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from qwen_image_daemon import __version__
+
+app = typer.Typer(
+    name="qwen-image-daemon",
+    help="Renders Qwen-Image jobs that are dropped into a folder, unattended.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Root = Annotated[
+    Optional[Path],  # noqa: UP045  typer reads the annotation at run time
+    typer.Option(help="Folder that holds inbox, spool and outbox. Made if it is missing.", metavar="DIR"),
+]
+Config = Annotated[
+    Optional[Path],  # noqa: UP045
+    typer.Option(help="Settings file (config/daemon.toml shows every key).", metavar="FILE"),
+]
+Model = Annotated[
+    Optional[str],  # noqa: UP045
+    typer.Option(help="The settings' name of the model for jobs that name none.", metavar="NAME"),
+]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer's callback
+    if wanted:
+        typer.echo(f"qwen-image-daemon {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def run(
+    root: Root = None,
+    config: Config = None,
+    model: Model = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="Render what is there, then end: 0 if all succeeded, else 1.")
+    ] = False,
+    inline: Annotated[
+        bool, typer.Option("--inline", help="Loops as threads of one process, for debugging.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Draw flat colours: tries folders and service without a model.")
+    ] = False,
+) -> None:
+    """Watch the inbox and render what is dropped there, until it is stopped.
+
+    SIGTERM or Ctrl-C finishes the current image and stops; a second one stops at the next step. Nothing is lost.
+    """
+    from qwen_image_daemon.cli.running import run_daemon
+
+    raise typer.Exit(run_daemon(root, config, model, once=once, inline=inline, dry_run=dry_run))
+
+
+@app.command()
+def check(
+    files: Annotated[list[Path], typer.Argument(help="Job files, TOML or JSON.", metavar="FILE...")],
+    config: Config = None,
+) -> None:
+    """Say what the daemon would complain about in job files. Ends with 1 if there is anything."""
+    from qwen_image_daemon.cli.checking import check_files
+
+    raise typer.Exit(check_files(files, config))
+
+
+@app.command()
+def status(
+    root: Root = None,
+    config: Config = None,
+    json: Annotated[bool, typer.Option("--json", help="Print status.json as it is.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Show progress until the daemon ends.")] = False,
+) -> None:
+    """Say what the daemon is doing. Ends with 3 if it is not running."""
+    from qwen_image_daemon.cli.watching import show_status
+
+    raise typer.Exit(show_status(root, config, as_json=json, follow=follow))
+
+
+def main() -> None:
+    """Run the command line."""
+    app()

@@ -1,0 +1,87 @@
+"""Opening and copying files of the inbox without being led out of it by links, devices or a change under way."""
+
+import hashlib
+import os
+import stat
+from pathlib import Path, PurePosixPath
+
+from qwen_image_daemon.inbox.listing import Stamp
+from qwen_image_daemon.spool.durable import opened
+from qwen_image_daemon.spool.records import FileRecord
+
+CHUNK = 1 << 20
+TAIL = 4096
+
+_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+class ChangedMeanwhile(Exception):
+    """The file is not what it was when it was found quiet: wait on."""
+
+
+def open_beneath(root: Path, relative: str, expected: Stamp) -> int:
+    """Open a regular file below `root`, following no link on the way, and give its descriptor.
+
+    Opened without blocking: a FIFO put in a file's place would otherwise hold us for ever.
+    Raises ChangedMeanwhile where it is another file than expected, or gone.
+    """
+    *folders, name = PurePosixPath(relative).parts
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for part in (*folders, name):
+            flags = _FLAGS if part is name else _FLAGS | os.O_DIRECTORY
+            with opened(descriptor) as parent:
+                descriptor = os.open(part, flags, dir_fd=parent)
+    except OSError as error:
+        raise ChangedMeanwhile(f"{relative}: {error.strerror}") from error
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode) or Stamp.of(status) != expected:
+        os.close(descriptor)
+        raise ChangedMeanwhile(relative)
+    return descriptor
+
+
+def read_beneath(root: Path, relative: str, expected: Stamp, limit: int) -> bytes:
+    """Read at most `limit` bytes of a file, checked before and after. Raises ChangedMeanwhile or OSError."""
+    with opened(open_beneath(root, relative, expected)) as descriptor:
+        content = b""
+        while len(content) < limit and (chunk := os.read(descriptor, limit - len(content))):
+            content += chunk
+        _check_unchanged(descriptor, relative, expected)
+        return content
+
+
+def copy_beneath(root: Path, relative: str, expected: Stamp, target: Path) -> FileRecord:
+    """Copy a file to `target`, on the disk when this returns, and give its size and hash.
+
+    Raises ChangedMeanwhile where it changed before or during the copy, OSError where reading or writing fails.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with opened(open_beneath(root, relative, expected)) as descriptor, target.open("xb") as copy:
+        copied = 0
+        while chunk := os.read(descriptor, CHUNK):
+            digest.update(chunk)
+            copy.write(chunk)
+            copied += len(chunk)
+            if copied > expected.size:
+                raise ChangedMeanwhile(relative)
+        copy.flush()
+        os.fsync(copy.fileno())
+        _check_unchanged(descriptor, relative, expected)
+    return FileRecord(path=relative, size_bytes=copied, sha256=digest.hexdigest())
+
+
+def ends_in_zeros(root: Path, relative: str, expected: Stamp) -> bool:
+    """Say whether the last 4 KiB are all zero: a client that preallocates shows the full size before the content.
+
+    Decoders do not notice: a JPEG with a zero-filled second half loads without an error.
+    """
+    with opened(open_beneath(root, relative, expected)) as descriptor:
+        tail = os.pread(descriptor, TAIL, max(0, expected.size - TAIL))
+        return not any(tail)
+
+
+def _check_unchanged(descriptor: int, relative: str, expected: Stamp) -> None:
+    if Stamp.of(os.fstat(descriptor)) != expected:
+        raise ChangedMeanwhile(relative)

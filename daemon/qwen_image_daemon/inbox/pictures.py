@@ -1,0 +1,53 @@
+"""Is a source picture one that we can and want to decode? Asked before the job is accepted."""
+
+import warnings
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from qwen_image_daemon.jobs.families import Size
+from qwen_image_daemon.settings import InboxSettings
+
+FORMATS = ("PNG", "JPEG", "WEBP")
+
+
+class UnfitPicture(Exception):
+    """A picture that cannot be used. `str()` is the fault, `fix` the cure."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.fix = fix
+
+
+def check_size(size_bytes: int, settings: InboxSettings) -> None:
+    """Refuse a file that is too large to be copied. Raises UnfitPicture."""
+    if size_bytes > settings.max_image_bytes:
+        raise UnfitPicture(
+            f"the picture has {size_bytes:,} bytes; the limit is {settings.max_image_bytes:,}.",
+            "Save it smaller, or raise max_image_bytes in the daemon's settings.",
+        )
+
+
+def upright_size(path: Path, settings: InboxSettings) -> Size:
+    """Decode a picture wholly, and give its size after EXIF rotation. Raises UnfitPicture or OSError."""
+    try:
+        with warnings.catch_warnings(action="error"), Image.open(path, formats=FORMATS) as picture:
+            width, height = picture.size
+            if width * height > settings.max_image_pixels:
+                # Before decoding: a 160 KiB file can hold 169 megapixels.
+                raise UnfitPicture(
+                    f"the picture has {width}×{height} pixels; the limit is {settings.max_image_pixels:,}.",
+                    "Scale it down, or raise max_image_pixels in the daemon's settings.",
+                )
+            picture.load()
+            upright = ImageOps.exif_transpose(picture)
+            return Size(*upright.size)
+    except UnidentifiedImageError:
+        raise UnfitPicture(
+            "the file is no PNG, JPEG or WEBP picture.",
+            "Save it as PNG, JPEG or WEBP; the suffix alone does not help.",
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+        raise UnfitPicture(
+            f"the picture cannot be decoded: {error}.", "Export it again, or copy it anew."
+        ) from None

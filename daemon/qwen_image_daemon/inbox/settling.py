@@ -1,0 +1,47 @@
+"""When is a dropped file whole? When it was quiet, or renamed into place. Decides purely; time is handed in."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from qwen_image_daemon.inbox.listing import Stamp
+
+LOOKS = 3
+"""A stamp must be seen so often: one slow look must not pass for a long quiet."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    stamp: Stamp
+    since: float
+    looks: int
+    whole: bool
+
+
+class Settling:
+    """Remembers the last look at each file, to tell which have stopped changing.
+
+    `settle_seconds` is measured on the clock that `observe` is given, which must be monotonic.
+    """
+
+    def __init__(self, settle_seconds: float) -> None:
+        self._settle_seconds = settle_seconds
+        self._seen: dict[str, _Seen] = {}
+
+    def observe(self, listing: Mapping[str, Stamp], renamed: Collection[str], *, now: float) -> frozenset[str]:
+        """Take one look in, and give the paths that are quiet.
+
+        `renamed` names the files that were renamed into place since the last look: such a file is whole at once,
+        and stays so until it changes.
+        """
+        self._seen = {
+            path: self._look(self._seen.get(path), stamp, path in renamed, now) for path, stamp in listing.items()
+        }
+        return frozenset(path for path, seen in self._seen.items() if self._quiet(seen, now))
+
+    def _look(self, before: _Seen | None, stamp: Stamp, renamed: bool, now: float) -> _Seen:  # noqa: FBT001
+        if before is None or before.stamp != stamp:
+            return _Seen(stamp, since=now, looks=1, whole=renamed)
+        return _Seen(stamp, before.since, before.looks + 1, before.whole or renamed)
+
+    def _quiet(self, seen: _Seen, now: float) -> bool:
+        return seen.whole or (seen.looks >= LOOKS and now - seen.since >= self._settle_seconds)

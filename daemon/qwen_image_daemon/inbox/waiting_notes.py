@@ -1,0 +1,45 @@
+"""`<name>.waiting.txt` beside a job that waits: what for, in the folder where its author looks."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from qwen_image_daemon.inbox.names import WAITING_SUFFIX
+
+log = structlog.get_logger(__name__)
+
+
+class WaitingNotes:
+    """Keeps one note beside each waiting job, and takes it away when the waiting is over."""
+
+    def __init__(self, inbox: Path) -> None:
+        self._inbox = inbox
+        # Notes of an earlier run: each is written again or taken away at the first look.
+        self._written = {
+            note.relative_to(inbox).as_posix().removesuffix(WAITING_SUFFIX): ""
+            for note in inbox.rglob(f"*{WAITING_SUFFIX}")
+        }
+
+    def update(self, waiting: Mapping[str, str]) -> None:
+        """Make the notes say what `waiting` says: reasons by path of the job file."""
+        for path in self._written.keys() - waiting.keys():
+            self._note(path).unlink(missing_ok=True)
+        for path, reason in waiting.items():
+            if self._written.get(path) != reason:
+                log.info("drop.waiting", file=path, reason=reason)
+                self._write(path, reason)
+        self._written = dict(waiting)
+
+    def _write(self, path: str, reason: str) -> None:
+        try:
+            self._note(path).write_text(
+                f"{Path(path).name} {reason}.\nIt starts by itself as soon as nothing is missing.\n",
+                encoding="utf-8",
+            )
+        except OSError as error:
+            # A name too long for the suffix, or a read-only share: the log and the status say it too.
+            log.warning("note.unwritten", file=path, reason=str(error))
+
+    def _note(self, path: str) -> Path:
+        return self._inbox / f"{path}{WAITING_SUFFIX}"

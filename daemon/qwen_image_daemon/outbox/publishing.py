@@ -1,0 +1,121 @@
+"""Giving out one finished job: built beside, shown by one rename, `result.json` last."""
+
+import hashlib
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from qwen_image_daemon import __version__
+from qwen_image_daemon.outbox.letters import ERROR, error_letter
+from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
+from qwen_image_daemon.spool.durable import sync_folder, write_synced
+from qwen_image_daemon.spool.identity import slug
+from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome
+from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, Entry
+
+FAILED = "failed"
+
+
+def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
+    """Say where a job's result belongs: always the same place for the same job."""
+    shelf = f"{record.received_at:%Y-%m-%d}" if outcome.status == "succeeded" else FAILED
+    return outbox / shelf / f"{slug(record.name)}-{record.id}"
+
+
+def publish(entry: Entry, outbox: Path) -> Path:
+    """Give out a finished job, and say where it is. Safe to repeat after any interruption. Raises OSError."""
+    record, outcome = entry.record(), entry.outcome()
+    final = result_folder(outbox, record, outcome)
+    if (final / RESULT).is_file():
+        return final
+    building = _building_folder(outbox, record.id)
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir()
+    _fill(building, entry, record, outcome)
+    final.parent.mkdir(exist_ok=True)
+    # rename(2) silently replaces an empty folder; ids are unique, so none of ours exists.
+    building.rename(final)
+    sync_folder(final.parent)
+    sync_folder(outbox)
+    return final
+
+
+def discard_unfinished(outbox: Path) -> None:
+    """Delete what a killed give-out of this host left half-built. Other hosts' is theirs."""
+    for path in outbox.glob(f"{_building_folder(outbox, '').name}*"):
+        shutil.rmtree(path)
+
+
+def _building_folder(outbox: Path, job_id: str) -> Path:
+    return outbox / f".tmp-{socket.gethostname()}-{job_id}"
+
+
+def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
+    stem = slug(record.name)
+    # 0004.png of the spool becomes portrait-5.png: numbered from 1, as people count.
+    images = {
+        image.file.path: f"{stem}-{int(Path(image.file.path).stem) + 1}{Path(image.file.path).suffix}"
+        for image in outcome.images
+    }
+    files: list[FileRecord] = []
+    for spooled, public in images.items():
+        _copy(entry.folder / IMAGES / spooled, folder, public)
+    job_files = [file.name for file in entry.dropped_files()]
+    files += [_copy(source, folder, source.name) for source in entry.dropped_files()]
+    if outcome.status != "succeeded":
+        inputs = entry.folder / INPUTS
+        files += [_copy(inputs / relative, folder, relative) for relative in _files_below(inputs)]
+        letter = folder / ERROR
+        write_synced(letter, error_letter(record, outcome).encode())
+        files.append(_described(letter, ERROR))
+    if entry.log_file.is_file():
+        files.append(_copy(entry.log_file, folder, LOG))
+    result = JobResult(
+        id=record.id,
+        name=record.name,
+        status=outcome.status,
+        job_file=job_files[0] if job_files else None,
+        requested=record.requested,
+        effective=record.effective,
+        adjustments=outcome.adjustments,
+        problems=outcome.problems,
+        error=outcome.error,
+        images=image_results(outcome.images, images),
+        files=tuple(files),
+        received_at=record.received_at,
+        started_at=outcome.started_at,
+        finished_at=outcome.finished_at,
+        attempts=outcome.attempts,
+        timings=Timings.of(record, outcome),
+        model=outcome.model,
+        memory_before=outcome.memory_before,
+        memory_after=outcome.memory_after,
+        daemon_version=__version__,
+    )
+    write_synced(folder / RESULT, result.to_bytes())
+    for path, _, _ in os.walk(folder, topdown=False):
+        sync_folder(Path(path))
+
+
+def _copy(source: Path, folder: Path, name: str) -> FileRecord:
+    target = folder / name
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as original, target.open("xb") as copy:
+        shutil.copyfileobj(original, copy, 1 << 20)
+        copy.flush()
+        os.fsync(copy.fileno())
+    return _described(source, name)
+
+
+def _described(path: Path, name: str) -> FileRecord:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return FileRecord(path=name, size_bytes=path.stat().st_size, sha256=digest.hexdigest())
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()

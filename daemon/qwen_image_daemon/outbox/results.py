@@ -1,0 +1,118 @@
+"""`result.json`: all about one job's end, for programs. Written last; with it a result folder is complete."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from qwen_image_daemon.jobs.resolution import EffectiveParameters
+from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo
+from qwen_image_daemon.spool.records import (
+    ErrorReport,
+    FileRecord,
+    ImageRecord,
+    JobRecord,
+    Outcome,
+    OutcomeStatus,
+    ProblemRecord,
+    Record,
+    Requested,
+)
+
+RESULT = "result.json"
+
+
+class Timings(Record):
+    """Seconds of wall time. Those of the stages are sums over all pictures of the job."""
+
+    queued: float
+    """From the arrival to the first attempt, or to the refusal."""
+    load: float = 0.0
+    """Waiting for the model to be loaded."""
+    encode: float = 0.0
+    denoise: float = 0.0
+    decode: float = 0.0
+    save: float = 0.0
+    total: float
+    """From the arrival to the end."""
+
+    @classmethod
+    def of(cls, record: JobRecord, outcome: Outcome) -> "Timings":
+        """Add up what was measured."""
+        began = outcome.started_at or outcome.finished_at
+        return cls(
+            queued=_seconds(record.received_at, began),
+            load=outcome.load_seconds,
+            encode=_sum(image.seconds.encode for image in outcome.images),
+            denoise=_sum(image.seconds.denoise for image in outcome.images),
+            decode=_sum(image.seconds.decode for image in outcome.images),
+            save=_sum(image.save_seconds for image in outcome.images),
+            total=_seconds(record.received_at, outcome.finished_at),
+        )
+
+
+class ImageResult(Record):
+    """One picture of the result."""
+
+    file: FileRecord
+    seed: int
+    """Drawing one picture with this seed and the effective parameters gives this picture again."""
+    steps: int
+    """Denoising steps that were run."""
+
+
+class JobResult(Record):
+    """What was asked, what was done, what came out."""
+
+    model_config = ConfigDict(title="qwen-image-daemon result")
+
+    version: Literal[1] = 1
+    id: str
+    name: str
+    status: OutcomeStatus
+    """succeeded; failed: it was tried and could not be done; refused: the job file is wrong."""
+    job_file: str | None
+    """The job file as it was dropped, in this folder; None where it was too large to be carried along."""
+    requested: Requested
+    """What the job file asks for. None for a refused file."""
+    effective: EffectiveParameters | None
+    """What was done, every open choice filled in. None for a refused file."""
+    adjustments: tuple[str, ...]
+    """What was done otherwise than a reader of the job may expect, in sentences."""
+    problems: tuple[ProblemRecord, ...]
+    """Everything that is wrong with a refused file."""
+    error: ErrorReport | None
+    """Why a job failed."""
+    images: tuple[ImageResult, ...]
+    files: tuple[FileRecord, ...]
+    """Every other file of this folder, so that a copy of it can be checked."""
+    received_at: datetime
+    started_at: datetime | None
+    finished_at: datetime
+    attempts: int
+    timings: Timings
+    model: ModelInfo | None
+    """What drew the pictures: pipeline, device, precision, software versions."""
+    memory_before: MemoryInfo | None
+    memory_after: MemoryInfo | None
+    daemon_version: str = Field(description="Version of qwen-image-daemon that gave out this result.")
+
+
+def image_results(images: Iterable[ImageRecord], names: dict[str, str]) -> tuple[ImageResult, ...]:
+    """Describe the pictures under the names that they have in the result folder."""
+    return tuple(
+        ImageResult(
+            file=image.file.model_copy(update={"path": names[image.file.path]}), seed=image.seed, steps=image.steps
+        )
+        for image in images
+    )
+
+
+def _sum(seconds: Iterable[float]) -> float:
+    return round(sum(seconds), 4)
+
+
+def _seconds(start: datetime, end: datetime) -> float:
+    # The host's clock may be set back in between.
+    return max(0.0, round((end - start).total_seconds(), 4))

@@ -1,0 +1,70 @@
+"""`status.json`: what the daemon is doing, for people, scripts and web pages over the folders. Times are UTC."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo
+from qwen_image_daemon.spool.records import Record
+from qwen_image_daemon.spool.reports import CurrentJob
+
+STATUS = "status.json"
+
+DaemonState = Literal["starting", "loading", "idle", "rendering", "troubled", "stopping", "stopped", "broken"]
+QueueStatus = Literal["queued", "rendering", "rendered"]
+
+
+class QueueItem(Record):
+    """One job that is not given out yet."""
+
+    id: str
+    name: str
+    status: QueueStatus
+    """queued; rendering; rendered: finished, and about to be given out."""
+    priority: int
+    images: int
+    """Pictures asked for; 0 for a refused file."""
+    received_at: datetime
+
+
+class Counts(Record):
+    """Jobs by where they are. The last three count what was given out since the spool was last cleared."""
+
+    waiting: int = 0
+    """Dropped, but not whole yet: still being written, or waiting for a picture."""
+    queued: int = 0
+    rendering: int = 0
+    rendered: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    refused: int = 0
+
+
+class DaemonStatus(Record):
+    """The daemon at one moment."""
+
+    model_config = ConfigDict(title="qwen-image-daemon status")
+
+    version: Literal[1] = 1
+    daemon_version: str
+    host: str
+    pid: int
+    state: DaemonState
+    """troubled: it waits for a fault of its surroundings to pass; broken: it gave up, and says why."""
+    trouble: tuple[str, ...] = ()
+    """What is wrong at present, in sentences."""
+    started_at: datetime
+    updated_at: datetime
+    """When this was last found to be so; an old time means that the daemon is not running."""
+    current: CurrentJob | None = None
+    """The job that is being rendered, with step and estimated end."""
+    queue: tuple[QueueItem, ...] = ()
+    """The next jobs in the order in which they will be taken, at most 200."""
+    waiting: dict[str, str] = Field(default_factory=dict)
+    """Job files in the inbox that wait, with the reason."""
+    counts: Counts
+    model: ModelInfo | None = None
+    """The model that is loaded."""
+    memory: MemoryInfo | None = None
+    """Memory of the render process and its device, as last reported."""

@@ -1,0 +1,39 @@
+"""A finished picture as the bytes of a file, with the recipe to draw it again inside."""
+
+import io
+import json
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from qwen_image_daemon.jobs.resolution import EffectiveParameters
+
+DEFAULT_JPEG_QUALITY = 95
+_IMAGE_DESCRIPTION = 0x010E
+PNG_KEY = "qwen-image-daemon"
+
+
+def encode(image: Image.Image, parameters: EffectiveParameters, seed: int, *, png_compression: int) -> bytes:
+    """Write the picture in the job's format. The same picture, parameters and seed give the same bytes."""
+    recipe = json.dumps(
+        parameters.model_dump(mode="json", exclude={"output", "num_images"}, exclude_none=True) | {"seed": seed}
+    )
+    file = io.BytesIO()
+    match parameters.output.format:
+        case "png":
+            notes = PngInfo()
+            notes.add_itxt(PNG_KEY, recipe)
+            image.save(file, "PNG", compress_level=png_compression, pnginfo=notes)
+        case "webp":
+            # Method 0 takes a third of the time of PNG; lossless files stay lossless at any method.
+            image.save(file, "WEBP", lossless=True, method=0, exif=_exif(recipe))
+        case "jpeg":
+            quality = parameters.output.quality or DEFAULT_JPEG_QUALITY
+            image.save(file, "JPEG", quality=quality, subsampling=0, exif=_exif(recipe))
+    return file.getvalue()
+
+
+def _exif(recipe: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif[_IMAGE_DESCRIPTION] = recipe
+    return exif

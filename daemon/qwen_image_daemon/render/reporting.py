@@ -1,0 +1,29 @@
+"""Tells the service what the render loop does, through `spool/state/`."""
+
+import time
+
+from qwen_image_daemon.spool.durable import replace_content
+from qwen_image_daemon.spool.reports import RENDER_REPORT, CurrentJob, RenderReport
+from qwen_image_daemon.spool.spool import Spool
+
+_SECONDS_BETWEEN_REPORTS = 0.25
+
+
+class Reporter:
+    """Writes the report, not more often than anyone looks."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._path = spool.state / RENDER_REPORT
+        self._last = 0.0
+        self.report = RenderReport(activity="starting")
+
+    def say(self, report: RenderReport) -> None:
+        """Write a report now."""
+        self.report = report
+        self._last = time.monotonic()
+        replace_content(self._path, report.to_bytes())
+
+    def say_current(self, current: CurrentJob) -> None:
+        """Write how far the current job is, if the last report is old enough."""
+        if time.monotonic() - self._last >= _SECONDS_BETWEEN_REPORTS:
+            self.say(self.report.model_copy(update={"current": current}))

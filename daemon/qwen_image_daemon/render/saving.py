@@ -1,0 +1,73 @@
+"""Writing finished pictures beside the next render, so that the accelerator never waits for a disk."""
+
+import hashlib
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextvars import copy_context
+from typing import Self
+
+from qwen_image_daemon.jobs.resolution import EffectiveParameters
+from qwen_image_daemon.render.encoding import encode
+from qwen_image_daemon.render.renderer import Rendering
+from qwen_image_daemon.spool.records import FileRecord, ImageRecord
+from qwen_image_daemon.spool.spool import Entry
+
+_MOST_PENDING = 4
+"""Pictures that may wait for the disk; beyond that the render waits too, for memory is no queue."""
+
+
+class Saver:
+    """One thread that does what it is given, in order. What fails is raised at the next call or at `wait`."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
+        self._pending: list[Future[None]] = []
+        # Log lines of the thread carry what this one's carry; the log of one job is not among it.
+        self._context = copy_context()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._thread.shutdown()
+
+    def do(self, work: Callable[[], None]) -> None:
+        """Queue `work`. Raises what earlier work raised (OSError)."""
+        self._pending.append(self._thread.submit(self._context.run, work))
+        self._settle(_MOST_PENDING)
+
+    def wait(self) -> None:
+        """Wait until all is done. Raises what it raised (OSError)."""
+        self._settle(0)
+
+    def forget(self) -> None:
+        """Wait until all is done, whatever it raised: for when its jobs are put back anyway."""
+        wait(self._pending)
+        self._pending.clear()
+
+    def _settle(self, left: int) -> None:
+        while self._pending and (len(self._pending) > left or self._pending[0].done()):
+            self._pending.pop(0).result()
+
+
+def save_image(
+    entry: Entry, index: int, rendering: Rendering, parameters: EffectiveParameters, png_compression: int
+) -> None:
+    """Put picture `index` of a job on the disk with its record. Raises OSError."""
+    started = time.monotonic()
+    seed = parameters.seed + index
+    suffix = {"png": "png", "webp": "webp", "jpeg": "jpg"}[parameters.output.format]
+    content = encode(rendering.image, parameters, seed, png_compression=png_compression)
+    record = ImageRecord(
+        file=FileRecord(
+            path=entry.image_path(index, suffix).name,
+            size_bytes=len(content),
+            sha256=hashlib.sha256(content).hexdigest(),
+        ),
+        seed=seed,
+        steps=rendering.steps,
+        seconds=rendering.seconds,
+        save_seconds=round(time.monotonic() - started, 4),
+    )
+    entry.keep_image(index, suffix, content, record)

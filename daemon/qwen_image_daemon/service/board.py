@@ -1,0 +1,133 @@
+"""The daemon's status, from the spool's folders and the loops' reports. Touches neither share nor device."""
+
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from qwen_image_daemon import __version__
+from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus, QueueItem, QueueStatus
+from qwen_image_daemon.spool.durable import replace_content
+from qwen_image_daemon.spool.records import JobRecord, Record
+from qwen_image_daemon.spool.reports import RENDER_REPORT, TAKE_IN_REPORT, RenderReport, TakeInReport
+from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.waiting import WaitingJobs
+
+MOST_ITEMS = 200
+"""Queue items that the status lists; the counts are always whole."""
+_REFRESH_SECONDS = 10.0
+"""An unchanged status is written anew so often, so that an old one means a dead daemon."""
+
+R = TypeVar("R", bound=Record)
+
+
+class Board:
+    """Writes `spool/state/status.json`; the give-out loop carries it to the outbox."""
+
+    def __init__(self, spool: Spool) -> None:
+        self._spool = spool
+        self._waiting = WaitingJobs(spool)
+        self._lengths: dict[Path, tuple[int, int]] = {}
+        self._started_at = datetime.now(UTC)
+        self._written: DaemonStatus | None = None
+
+    def update(self, state: DaemonState | None, trouble: tuple[str, ...]) -> DaemonStatus:
+        """Look, and write the status if it changed or grew old. `state` None means: what the render loop says."""
+        status = self._look(state, trouble)
+        if self._changed(status):
+            replace_content(self._spool.state / STATUS, status.to_bytes())
+            self._written = status
+        return status
+
+    def _changed(self, status: DaemonStatus) -> bool:
+        before = self._written
+        if before is None or (status.updated_at - before.updated_at).total_seconds() > _REFRESH_SECONDS:
+            return True
+        return status.model_copy(update={"updated_at": before.updated_at}) != before
+
+    def _look(self, state: DaemonState | None, trouble: tuple[str, ...]) -> DaemonStatus:
+        spool = self._spool
+        render = _read(spool.state / RENDER_REPORT, RenderReport) or RenderReport(activity="starting")
+        take_in = _read(spool.state / TAKE_IN_REPORT, TakeInReport) or TakeInReport()
+        queued = self._waiting.refresh()
+        active, rendered = spool.entries(spool.active), spool.entries(spool.rendered)
+        items = [
+            *_items(active, "rendering"),
+            *_items(rendered, "rendered"),
+            *(_item(record, "queued") for record in queued[:MOST_ITEMS]),
+        ]
+        return DaemonStatus(
+            daemon_version=__version__,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            state=state or render.activity,
+            trouble=(*trouble, *filter(None, (take_in.trouble, render.trouble))),
+            started_at=self._started_at,
+            updated_at=datetime.now(UTC),
+            current=render.current if state != "stopped" else None,
+            queue=tuple(items[:MOST_ITEMS]),
+            waiting=take_in.waiting,
+            counts=Counts(
+                waiting=len(take_in.waiting),
+                queued=len(queued),
+                rendering=len(active),
+                rendered=len(rendered),
+                succeeded=self._length(spool.shelf("succeeded")),
+                failed=self._length(spool.shelf("failed")),
+                refused=self._length(spool.shelf("refused")),
+            ),
+            model=render.model if state != "stopped" else None,
+            memory=render.memory,
+        )
+
+    def _length(self, folder: Path) -> int:
+        """Count a folder's entries, listing it only when it changed: shelves grow long."""
+        changed = folder.stat().st_mtime_ns
+        known = self._lengths.get(folder)
+        if known is None or known[0] != changed:
+            known = self._lengths[folder] = (changed, sum(1 for _ in folder.iterdir()))
+        return known[1]
+
+
+def _read(path: Path, model: type[R]) -> R | None:
+    try:
+        return model.model_validate_json(path.read_bytes())
+    except (OSError, ValueError):
+        # Not written yet, or by another version.
+        return None
+
+
+def _items(entries: list[Entry], status: QueueStatus) -> list[QueueItem]:
+    items: list[QueueItem] = []
+    for entry in entries[:MOST_ITEMS]:
+        try:
+            items.append(_item(entry.record(), status))
+        except (OSError, ValueError):
+            # It moved on while we looked.
+            continue
+    return items
+
+
+def _item(record: JobRecord, status: QueueStatus) -> QueueItem:
+    return QueueItem(
+        id=record.id,
+        name=record.name,
+        status=status,
+        priority=record.priority,
+        images=record.effective.num_images if record.effective else 0,
+        received_at=record.received_at,
+    )
+
+
+def summary(status: DaemonStatus) -> str:
+    """Give the status in one line."""
+    doing: str = status.state
+    if status.current is not None:
+        job = status.current
+        doing = f"rendering {job.name}, picture {job.image} of {job.images}, step {job.step} of {job.steps}"
+    counts = status.counts
+    line = (
+        f"{doing}; {counts.queued} queued, {counts.succeeded} succeeded, {counts.failed + counts.refused} failed"
+    )
+    return f"{line}; {status.trouble[0]}" if status.trouble else line

@@ -1,0 +1,50 @@
+"""The three loops by name, with everything that each needs, for a process or a thread of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, assert_never
+
+from qwen_image_daemon.inbox.loop import take_in
+from qwen_image_daemon.loop_control import LoopControl
+from qwen_image_daemon.outbox.loop import give_out
+from qwen_image_daemon.render.loop import render_jobs
+from qwen_image_daemon.render.opening import open_renderer
+from qwen_image_daemon.render.renderer import Renderer
+from qwen_image_daemon.settings import Settings
+from qwen_image_daemon.spool.spool import Spool
+
+LoopName = Literal["take-in", "render", "give-out"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How this run differs from the settings."""
+
+    once: bool = False
+    """Drain what is there, then end."""
+    inline: bool = False
+    """Loops are threads of one process."""
+    dry_run: bool = False
+    """Draw flat colours instead of loading a model."""
+
+
+def run_loop(name: LoopName, settings: Settings, options: Options, control: LoopControl) -> None:
+    """Run one loop to its end. Raises GaveUp, or whatever means that its process must be replaced."""
+    folders = settings.folders
+    spool = Spool(folders.spool)
+    match name:
+        case "take-in":
+            take_in(folders.inbox, spool, settings.catalogue, settings.inbox, control)
+        case "render":
+            render_jobs(spool, settings.render, settings.outbox, _opener(settings, options), control)
+        case "give-out":
+            give_out(spool, folders.outbox, control)
+        case _:
+            assert_never(name)
+
+
+def _opener(settings: Settings, options: Options) -> Callable[[str], Renderer]:
+    def open_model(name: str) -> Renderer:
+        return open_renderer(settings.models[name], settings.render, dry_run=options.dry_run)
+
+    return open_model

@@ -1,0 +1,37 @@
+"""What systemd is told: ready, what we do, that we are alive, that we stop. Outside systemd it says nothing."""
+
+import os
+import time
+
+from sdnotify import SystemdNotifier
+
+
+class Systemd:
+    """The service's line to systemd."""
+
+    def __init__(self) -> None:
+        self._notifier = SystemdNotifier()
+        # Twice within the time that systemd allows, as sd_watchdog_enabled(3) recommends.
+        self._interval = float(os.environ.get("WATCHDOG_USEC", "0")) / 2_000_000
+        self._last_beat = 0.0
+        self._last_status = ""
+
+    def ready(self) -> None:
+        """Say that drops are taken from now on."""
+        self._notifier.notify("READY=1")
+
+    def stopping(self) -> None:
+        """Say that the daemon is about to end."""
+        self._notifier.notify("STOPPING=1")
+
+    def alive(self) -> None:
+        """Say that every loop keeps its word. Call it often: it is passed on when it is due."""
+        if self._interval and time.monotonic() - self._last_beat >= self._interval:
+            self._notifier.notify("WATCHDOG=1")
+            self._last_beat = time.monotonic()
+
+    def status(self, sentence: str) -> None:
+        """Set what `systemctl status` shows."""
+        if sentence != self._last_status:
+            self._notifier.notify(f"STATUS={sentence}")
+            self._last_status = sentence

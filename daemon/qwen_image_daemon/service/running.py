@@ -1,0 +1,226 @@
+"""A loop that runs: in a process of its own, or in a thread.
+
+The service sees no difference but one: threads cannot be killed, so their death is the daemon's.
+"""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from multiprocessing.connection import wait
+from multiprocessing.process import BaseProcess
+from multiprocessing.sharedctypes import Synchronized
+from multiprocessing.synchronize import Event
+from pathlib import Path
+from typing import Literal, Protocol
+
+import structlog
+
+from qwen_image_daemon.logs import configure_logs
+from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
+from qwen_image_daemon.service.loops import LoopName, Options, run_loop
+from qwen_image_daemon.settings import Settings
+from qwen_image_daemon.spool.locks import Held, lock
+from qwen_image_daemon.spool.spool import Spool
+
+log = structlog.get_logger(__name__)
+
+GAVE_UP = 3
+"""Exit code of a loop that drains and cannot go on."""
+_START_ALLOWANCE_SECONDS = 120.0
+_PREDECESSOR_SECONDS = 30.0
+
+_spawning = multiprocessing.get_context("spawn")
+
+State = Literal["running", "ended", "gave up", "died"]
+
+
+class RunningLoop(Protocol):
+    """One loop, as the service sees it."""
+
+    name: LoopName
+    replaceable: bool
+
+    def state(self) -> State:
+        """Say whether it runs, and if not, how it ended."""
+        ...
+
+    def overdue(self) -> bool:
+        """Say whether it has not given a sign of life for longer than it announced."""
+        ...
+
+    def ask_to_stop(self) -> None:
+        """Ask it to end; a second time: at the next step."""
+        ...
+
+    def let_end(self) -> None:
+        """Tell it that the room upstream has ended: drain what is there, then end."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would."""
+        ...
+
+    def describe_death(self) -> str:
+        """Say how it died, for the log."""
+        ...
+
+
+class LoopProcess:
+    """A loop in a process of its own. Dies with the service, whatever kills that."""
+
+    replaceable = True
+
+    def __init__(self, name: LoopName, settings: Settings, options: Options) -> None:
+        self.name: LoopName = name
+        self._deadline = _spawning.Value("d", time.monotonic() + _START_ALLOWANCE_SECONDS)
+        self._no_more = _spawning.Event()
+        self._process: BaseProcess = _spawning.Process(
+            target=_run_in_process,
+            args=(name, settings.model_dump_json(), options, self._deadline, self._no_more),
+            name=f"qwen-image-daemon {name}",
+        )
+        self._process.start()
+
+    def state(self) -> State:
+        """Say whether it runs, and if not, how it ended."""
+        match self._process.exitcode:
+            case None:
+                return "running"
+            case 0:
+                return "ended"
+            case code:
+                return "gave up" if code == GAVE_UP else "died"
+
+    def overdue(self) -> bool:
+        """Say whether it broke its word to give a sign of life."""
+        return bool(time.monotonic() > self._deadline.value)
+
+    def ask_to_stop(self) -> None:
+        """Ask it to end; a second time: at the next step."""
+        if self._process.pid is not None and self._process.exitcode is None:
+            os.kill(self._process.pid, signal.SIGTERM)
+
+    def let_end(self) -> None:
+        """Tell it that the room upstream has ended."""
+        self._no_more.set()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.join(timeout=5)
+
+    def describe_death(self) -> str:
+        """Say how it died."""
+        code = self._process.exitcode
+        return f"signal {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _run_in_process(
+    name: LoopName,
+    settings_json: str,
+    options: Options,
+    deadline: "Synchronized[float]",
+    no_more: Event,
+) -> None:
+    stopping = Stopping()
+    # Ctrl-C reaches the whole terminal group; only the service decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.ask())
+    threading.Thread(target=_die_with_parent, daemon=True).start()
+    settings = Settings.model_validate_json(settings_json)
+    configure_logs(settings.log, loop=name)
+
+    def beat(allowance_seconds: float) -> None:
+        deadline.value = time.monotonic() + allowance_seconds
+
+    control = LoopControl(stopping=stopping, beat=beat, no_more=no_more.is_set, drain=options.once)
+    spool = Spool(settings.folders.spool)
+    _wait_for_predecessor(spool, name)
+    with lock(_lock_file(spool, name)):
+        try:
+            run_loop(name, settings, options, control)
+        except GaveUp as reason:
+            log.error("loop.gave_up", reason=str(reason))  # noqa: TRY400  the reason says it all
+            raise SystemExit(GAVE_UP) from None
+
+
+def _lock_file(spool: Spool, name: LoopName) -> Path:
+    return spool.state / f"{name}.lock"
+
+
+def _wait_for_predecessor(spool: Spool, name: LoopName) -> None:
+    """Wait until the same loop of a killed service is gone: two would do the same job twice."""
+    end = time.monotonic() + _PREDECESSOR_SECONDS
+    while time.monotonic() < end:
+        try:
+            with lock(_lock_file(spool, name)):
+                return
+        except Held:
+            time.sleep(0.05)
+
+
+def _die_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        # Every step is safe against a kill; there is nothing to tidy, and nobody left to tell.
+        os._exit(1)
+
+
+class LoopThread:
+    """A loop in a thread of the service's own process, for tests and debugging."""
+
+    replaceable = False
+
+    def __init__(self, name: LoopName, settings: Settings, options: Options) -> None:
+        self.name: LoopName = name
+        self._stopping = Stopping()
+        self._no_more = threading.Event()
+        self._deadline = time.monotonic() + _START_ALLOWANCE_SECONDS
+        self._state: State = "running"
+        self._death = ""
+        self._thread = threading.Thread(target=self._run, args=(settings, options), name=name, daemon=True)
+        self._thread.start()
+
+    def _run(self, settings: Settings, options: Options) -> None:
+        control = LoopControl(
+            stopping=self._stopping, beat=self._beat, no_more=self._no_more.is_set, drain=options.once
+        )
+        structlog.contextvars.bind_contextvars(loop=self.name)
+        how: State = "died"
+        try:
+            run_loop(self.name, settings, options, control)
+            how = "ended"
+        except GaveUp as reason:
+            log.error("loop.gave_up", reason=str(reason))  # noqa: TRY400  the reason says it all
+            how = "gave up"
+        finally:
+            self._state = how
+
+    def _beat(self, allowance_seconds: float) -> None:
+        self._deadline = time.monotonic() + allowance_seconds
+
+    def state(self) -> State:
+        """Say whether it runs, and if not, how it ended."""
+        return self._state
+
+    def overdue(self) -> bool:
+        """Say whether it broke its word to give a sign of life."""
+        return time.monotonic() > self._deadline
+
+    def ask_to_stop(self) -> None:
+        """Ask it to end; a second time: at the next step."""
+        self._stopping.ask()
+
+    def let_end(self) -> None:
+        """Tell it that the room upstream has ended."""
+        self._no_more.set()
+
+    def kill(self) -> None:
+        """Do nothing: a thread cannot be killed. It dies with the process, which the service then ends."""
+
+    def describe_death(self) -> str:
+        """Say how it died."""
+        return "an exception; its traceback is in the log"

@@ -1,0 +1,57 @@
+"""Writing files so that they are whole or absent after a kill or a power cut."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sync_folder(folder: Path) -> None:
+    """Make the names in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file, and wait until its content is on the disk. Its name is not: sync the folder afterwards."""
+    with path.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_durably(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader, also after a power cut, finds the old content or the new, never a part."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    write_synced(temporary, content)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def replace_content(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader finds the old content or the new. A power cut may lose it: for status only."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)
+
+
+def move_durably(source: Path, target: Path) -> None:
+    """Rename across two folders of one file system, and make both folders' names survive a power cut.
+
+    The target's folder is synced first: a cut in between leaves the entry under both names or under the new one.
+    """
+    source.rename(target)
+    sync_folder(target.parent)
+    sync_folder(source.parent)
+
+
+@contextmanager
+def opened(descriptor: int) -> Iterator[int]:
+    """Close a file descriptor at the end of the block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

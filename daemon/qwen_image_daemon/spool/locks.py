@@ -1,0 +1,38 @@
+"""Locks that end with their holder, also when it is killed."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class Held(Exception):
+    """Another process holds the lock. `str()` is that process's id, as far as it said."""
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold `path` as an exclusive lock for the block. Raises Held at once where another process has it."""
+    with path.open("a+", encoding="ascii") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise Held(file.read().strip()) from None
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def is_held(path: Path) -> bool:
+    """Say whether a process holds the lock."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:
+        return False
+    return False

@@ -1,0 +1,131 @@
+"""What the spool writes down about a job, as versioned models. Every time is UTC."""
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
+
+from qwen_image_daemon.jobs.models import AnyJob, JobSpec
+from qwen_image_daemon.jobs.problems import Problem
+from qwen_image_daemon.jobs.resolution import EffectiveParameters
+from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, RenderError, StageSeconds
+
+OutcomeStatus = Literal["succeeded", "failed", "refused"]
+
+
+class Record(BaseModel):
+    """A frozen value that is written as JSON and read back strictly."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    def to_bytes(self) -> bytes:
+        """Give the JSON text of the record, for a file of its own."""
+        return self.model_dump_json(indent=2).encode() + b"\n"
+
+
+def _as_written(job: AnyJob | None) -> dict[str, Any] | None:
+    # Only what the author wrote: the choices that were left open stand in the effective parameters.
+    return None if job is None else job.model_dump(mode="json", exclude_unset=True) | {"task": job.task}
+
+
+Requested = Annotated[JobSpec | None, PlainSerializer(_as_written)]
+"""What a job file asks for, in the author's own choices; None for a refused file."""
+
+
+class FileRecord(Record):
+    """One file as it was when it was copied or written."""
+
+    path: str
+    """Relative, with forward slashes."""
+    size_bytes: int
+    sha256: str
+
+
+class JobRecord(Record):
+    """`job.json`: a drop that was taken, with what was asked and what will be done."""
+
+    version: Literal[1] = 1
+    id: str
+    name: str
+    """The name that the job gives itself, or its file's."""
+    sequence: int
+    """Order of arrival."""
+    received_at: datetime
+    source: FileRecord
+    """The job file, relative to the inbox."""
+    inputs: tuple[FileRecord, ...] = ()
+    """The pictures that the job reads, relative to the job file."""
+    requested: Requested = None
+    """What was asked, as it was written. None exactly if the drop was refused."""
+    effective: EffectiveParameters | None = None
+    """What will be done, with every open choice filled in. None exactly if the drop was refused."""
+
+    def to_do(self) -> EffectiveParameters:
+        """Give what is to be rendered. Raises ValueError for a refused drop, which never gets into the queue."""
+        if self.effective is None:
+            raise ValueError(f"{self.id} was refused: there is nothing to render")
+        return self.effective
+
+    @property
+    def priority(self) -> int:
+        """Jobs of higher priority are taken first."""
+        return self.requested.priority if self.requested is not None else 0
+
+
+class ImageRecord(Record):
+    """One finished picture. Its record is written after the picture: with it the picture is complete."""
+
+    file: FileRecord
+    seed: int
+    steps: int
+    """Denoising steps that were run."""
+    seconds: StageSeconds
+    save_seconds: float
+
+
+class ErrorReport(Record):
+    """Why a job failed, in words for a person."""
+
+    kind: str
+    """Class of the error, for programs."""
+    what: str
+    fix: str
+
+    @classmethod
+    def of(cls, error: RenderError) -> "ErrorReport":
+        """Put an error of the renderer down."""
+        return cls(kind=type(error).__name__, what=str(error), fix=error.fix)
+
+
+class ProblemRecord(Record):
+    """One complaint about a job file."""
+
+    where: str
+    what: str
+    fix: str
+
+    @classmethod
+    def of(cls, problem: Problem) -> "ProblemRecord":
+        """Put a complaint down."""
+        return cls(where=problem.where, what=problem.what, fix=problem.fix)
+
+
+class Outcome(Record):
+    """`outcome.json`: how a job ended. Written last; with it the job is finished."""
+
+    version: Literal[1] = 1
+    status: OutcomeStatus
+    finished_at: datetime
+    started_at: datetime | None = None
+    """When its first attempt began; None where it never began."""
+    attempts: Annotated[int, Field(ge=0)] = 0
+    load_seconds: float = 0.0
+    """Seconds that this job waited for the model to load."""
+    images: tuple[ImageRecord, ...] = ()
+    adjustments: tuple[str, ...] = ()
+    """What was done otherwise than a reader of the job may expect, in sentences."""
+    problems: tuple[ProblemRecord, ...] = ()
+    error: ErrorReport | None = None
+    model: ModelInfo | None = None
+    memory_before: MemoryInfo | None = None
+    memory_after: MemoryInfo | None = None

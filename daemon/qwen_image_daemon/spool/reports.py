@@ -1,0 +1,53 @@
+"""What the loops tell the service while they work: small files in `spool/state/`, replaced whole."""
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import Field
+
+from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, Stage
+from qwen_image_daemon.spool.records import Record
+
+TAKE_IN_REPORT = "take-in.json"
+RENDER_REPORT = "render.json"
+
+Activity = Literal["starting", "loading", "idle", "rendering", "troubled"]
+
+
+class CurrentJob(Record):
+    """The job that is being rendered."""
+
+    id: str
+    name: str
+    image: int
+    """The picture being drawn, counted from 1."""
+    images: int
+    stage: Stage
+    step: int
+    """Finished denoising steps of this picture."""
+    steps: int
+    started_at: datetime
+    eta_seconds: float | None = None
+    """Estimated time to the end of the job; None before the first step is done."""
+
+
+class RenderReport(Record):
+    """The render loop at one moment."""
+
+    activity: Activity
+    current: CurrentJob | None = None
+    model_name: str | None = None
+    """The settings' name of the model that is loaded or being loaded."""
+    model: ModelInfo | None = None
+    memory: MemoryInfo | None = None
+    trouble: str | None = None
+    """Why nothing can be rendered at present."""
+
+
+class TakeInReport(Record):
+    """The take-in loop at its last look."""
+
+    waiting: dict[str, str] = Field(default_factory=dict)
+    """Job files that wait, with the reason."""
+    trouble: str | None = None
+    """Why nothing can be taken at present."""

@@ -1,0 +1,244 @@
+"""The durable queue. A job is where its folder is; a state change is a rename; `ls` shows the state."""
+
+import os
+import shutil
+from collections.abc import Iterable
+from datetime import datetime
+from pathlib import Path
+from typing import get_args
+
+from pydantic import ValidationError
+
+from qwen_image_daemon.spool.durable import move_durably, sync_folder, write_durably, write_synced
+from qwen_image_daemon.spool.identity import new_id
+from qwen_image_daemon.spool.records import (
+    ErrorReport,
+    FileRecord,
+    ImageRecord,
+    JobRecord,
+    Outcome,
+    OutcomeStatus,
+)
+
+JOB = "job.json"
+OUTCOME = "outcome.json"
+DROPPED = "dropped"
+INPUTS = "inputs"
+IMAGES = "images"
+LOG = "job.log"
+
+
+class Entry:
+    """One job's folder in the spool, in whichever state it is. Holds no state of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def id(self) -> str:
+        """The job's id: its folder's name."""
+        return self.folder.name
+
+    @property
+    def log_file(self) -> Path:
+        """Where this job's log lines go."""
+        return self.folder / LOG
+
+    def record(self) -> JobRecord:
+        """Read `job.json`. Raises OSError or ValueError where it is unreadable."""
+        return JobRecord.model_validate_json((self.folder / JOB).read_bytes())
+
+    def outcome(self) -> Outcome:
+        """Read `outcome.json`. Raises OSError or ValueError where it is unreadable."""
+        return Outcome.model_validate_json((self.folder / OUTCOME).read_bytes())
+
+    def dropped_files(self) -> list[Path]:
+        """List the job file as it was dropped (one, or none where it could not be copied)."""
+        return sorted((self.folder / DROPPED).iterdir()) if (self.folder / DROPPED).is_dir() else []
+
+    def input_path(self, relative: str) -> Path:
+        """Give the job's own copy of a picture that it names."""
+        return self.folder / INPUTS / relative
+
+    def image_path(self, index: int, suffix: str) -> Path:
+        """Give the path of finished picture `index`, counted from 0."""
+        return self.folder / IMAGES / f"{index:04d}.{suffix}"
+
+    def finished_images(self) -> dict[int, ImageRecord]:
+        """Read the records of all finished pictures by index. A broken record counts as not finished."""
+        finished: dict[int, ImageRecord] = {}
+        for path in sorted((self.folder / IMAGES).glob("*.json")):
+            try:
+                finished[int(path.stem)] = ImageRecord.model_validate_json(path.read_bytes())
+            except ValueError:
+                path.unlink()
+        return finished
+
+    def keep_image(self, index: int, suffix: str, content: bytes, record: ImageRecord) -> None:
+        """Put a finished picture on the disk: the picture first, then its record, which makes it count."""
+        path = self.image_path(index, suffix)
+        path.parent.mkdir(exist_ok=True)
+        write_synced(path, content)
+        write_durably(path.with_suffix(".json"), record.to_bytes())
+
+    def begin_attempt(self, now: datetime) -> int:
+        """Make an attempt durable before the accelerator is touched. Gives its number, counted from 1."""
+        number = 1 + max(self.attempts(), default=0)
+        write_durably(self.folder / f"attempt.{number}", now.isoformat().encode())
+        return number
+
+    def first_attempt_at(self) -> datetime | None:
+        """Say when the first attempt began, as far as it is known."""
+        try:
+            return datetime.fromisoformat(min(path.read_text() for path in self.folder.glob("attempt.*")))
+        except ValueError:
+            return None
+
+    def end_last_attempt(self, how: str) -> None:
+        """Note that the last attempt did not die with its process: `interrupted` by a clean stop, or `failed`."""
+        attempts = self.attempts()
+        last = max(attempts, default=0)
+        if attempts.get(last) == "":
+            (self.folder / f"attempt.{last}").rename(self.folder / f"attempt.{last}.{how}")
+            sync_folder(self.folder)
+
+    def attempts(self) -> dict[int, str]:
+        """Give each attempt's end by its number: `interrupted`, `failed`, or "" for one that died."""
+        marks = (path.name.split(".") for path in self.folder.glob("attempt.*"))
+        return {int(mark[1]): (mark[2] if len(mark) > 2 else "") for mark in marks if mark[1].isdecimal()}  # noqa: PLR2004
+
+    def is_concluded(self) -> bool:
+        """Say whether it is written down how the job ended."""
+        return (self.folder / OUTCOME).is_file()
+
+    def conclude(self, outcome: Outcome) -> None:
+        """Write how the job ended. The move to `rendered` is the spool's."""
+        write_durably(self.folder / OUTCOME, outcome.to_bytes())
+
+
+class Spool:
+    """The states of all jobs. Lives on a local disk, in one file system."""
+
+    STATES = ("tmp", "queue", "active", "rendered", "done")
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.tmp, self.queue, self.active, self.rendered, self.done = (root / state for state in self.STATES)
+        self.state = root / "state"
+
+    def prepare(self) -> None:
+        """Make the folders that are missing."""
+        shelves = [self.shelf(status) for status in get_args(OutcomeStatus)]
+        for folder in (self.tmp, self.queue, self.active, self.rendered, *shelves, self.state):
+            folder.mkdir(parents=True, exist_ok=True)
+
+    def shelf(self, status: OutcomeStatus) -> Path:
+        """Say where the jobs that ended so are kept after they were given out."""
+        return self.done / status
+
+    def find(self, job_id: str) -> Entry | None:
+        """Find a job in whichever committed state it is. One that moves meanwhile is found in its later state."""
+        shelves = [self.shelf(status) for status in get_args(OutcomeStatus)]
+        states = (self.queue, self.active, self.rendered, *shelves)
+        return next((Entry(state / job_id) for state in states if (state / job_id).is_dir()), None)
+
+    def entries(self, state: Path) -> list[Entry]:
+        """List the entries of one state by id, which is by time."""
+        with os.scandir(state) as listing:
+            names = sorted(item.name for item in listing if not item.name.startswith("."))
+        return [Entry(state / name) for name in names]
+
+    def begin(self, now: datetime) -> Entry:
+        """Open a fresh entry in `tmp`, with folders for the dropped file and the inputs."""
+        entry = Entry(self.tmp / new_id(now))
+        (entry.folder / DROPPED).mkdir(parents=True)
+        (entry.folder / INPUTS).mkdir()
+        return entry
+
+    def next_sequence(self) -> int:
+        """Give a sequence number above that of every job in the spool. Reads them all: for the start."""
+        known = (self.queue, self.active, self.rendered)
+        sequences = (_sequence(entry) for state in known for entry in self.entries(state))
+        return 1 + max(sequences, default=0)
+
+    def admit(self, entry: Entry, record: JobRecord) -> None:
+        """Commit a copied job to the queue by one rename."""
+        self._commit(entry, record, self.queue)
+
+    def refuse(self, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
+        """Commit a drop that cannot be run straight to what is to be given out."""
+        write_synced(entry.folder / OUTCOME, outcome.to_bytes())
+        self._commit(entry, record, self.rendered)
+
+    def _commit(self, entry: Entry, record: JobRecord, state: Path) -> None:
+        write_synced(entry.folder / JOB, record.to_bytes())
+        for folder in _folders_below(entry.folder):
+            sync_folder(folder)
+        move_durably(entry.folder, state / entry.id)
+
+    def take(self, entry: Entry) -> Entry:
+        """Move a queued job to `active`."""
+        return self._move(entry, self.active)
+
+    def put_back(self, entry: Entry) -> Entry:
+        """Move an active job back into the queue."""
+        return self._move(entry, self.queue)
+
+    def finish(self, entry: Entry, outcome: Outcome) -> Entry:
+        """Write how a job ended and move it to `rendered`."""
+        entry.conclude(outcome)
+        return self.release(entry)
+
+    def release(self, entry: Entry) -> Entry:
+        """Move a concluded job to `rendered`."""
+        return self._move(entry, self.rendered)
+
+    def file_done(self, entry: Entry) -> Entry:
+        """Move a published job to its shelf of `done`, and drop there what the outbox now holds."""
+        done = self._move(entry, self.shelf(entry.outcome().status))
+        for name in (IMAGES, INPUTS, DROPPED):
+            shutil.rmtree(done.folder / name, ignore_errors=True)
+        done.log_file.unlink(missing_ok=True)
+        return done
+
+    def quarantine(self, entry: Entry, report: ErrorReport, now: datetime) -> Entry:
+        """Give up a job whose folder cannot be read or run any more: with what is known, to `rendered`."""
+        try:
+            record = entry.record()
+        except (OSError, ValueError):
+            record = JobRecord(
+                id=entry.id, name=entry.id, sequence=0, received_at=now, source=_unknown_source(entry)
+            )
+            write_durably(entry.folder / JOB, record.to_bytes())
+        attempts = len(entry.attempts())
+        return self.finish(entry, Outcome(status="failed", finished_at=now, attempts=attempts, error=report))
+
+    def discard_unfinished_copies(self) -> int:
+        """Delete what a killed take-in left in `tmp`; its sources are still in the inbox. Gives their number."""
+        left = self.entries(self.tmp)
+        for entry in left:
+            shutil.rmtree(entry.folder)
+        return len(left)
+
+    def _move(self, entry: Entry, state: Path) -> Entry:
+        target = state / entry.id
+        move_durably(entry.folder, target)
+        return Entry(target)
+
+
+def _folders_below(folder: Path) -> Iterable[Path]:
+    """Give the folder and all below it, the deepest first."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        yield Path(path)
+
+
+def _sequence(entry: Entry) -> int:
+    try:
+        return entry.record().sequence
+    except (OSError, ValidationError):
+        return 0
+
+
+def _unknown_source(entry: Entry) -> FileRecord:
+    names = [path.name for path in entry.dropped_files()]
+    return FileRecord(path=names[0] if names else "", size_bytes=0, sha256="")

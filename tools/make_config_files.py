@@ -1,0 +1,97 @@
+#!/usr/bin/env python3
+"""Write what `config/` holds out of the models in the code: the commented settings file and the JSON Schemas.
+
+`--check` writes nothing, and ends with 1 where a file is not what it would be.
+"""
+
+import argparse
+import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from qwen_image_daemon.jobs.schema import job_schema
+from qwen_image_daemon.outbox.results import JobResult
+from qwen_image_daemon.outbox.status import DaemonStatus
+from qwen_image_daemon.settings import ModelSettings, Settings
+
+CONFIG = Path(__file__).resolve().parent.parent / "config"
+DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+WIDTH = 110
+
+HEAD = """\
+Settings of qwen-image-daemon. Every key is here with its default: change a value, or delete what you do not need.
+Environment variables win over this file: QWEN_IMAGE_DAEMON_ROOT for root, and two underscores between table and
+key, as in QWEN_IMAGE_DAEMON_INBOX__SETTLE_SECONDS=5. Arguments win over both.
+Written by tools/make_config_files.py: change the docstrings in settings.py instead of the comments here."""
+
+
+def settings_file() -> str:
+    """Give the text of `config/daemon.toml`."""
+    blocks = [_comment(HEAD) + "\n"]
+    tables: list[tuple[str, BaseModel]] = []
+    for key, field in Settings.model_fields.items():
+        value = field.get_default(call_default_factory=True, validated_data={})
+        if key == "models":
+            tables += [(f"models.{name}", model) for name, model in value.items()]
+        elif isinstance(value, BaseModel):
+            tables.append((key, value))
+        else:
+            blocks.append(_entry(key, field, value))
+    for header, table in tables:
+        what = type(table).__doc__ or ""
+        more = " Add as many tables [models.NAME] as are needed." if isinstance(table, ModelSettings) else ""
+        blocks.append(f"\n{_comment(what + more)}\n[{header}]")
+        blocks += [_entry(key, field, getattr(table, key)) for key, field in type(table).model_fields.items()]
+    return "\n".join(blocks) + "\n"
+
+
+def _entry(key: str, field: FieldInfo, value: Any) -> str:
+    line = f'# {key} = ""' if value is None else f"{key} = {_toml(value)}"
+    return f"{_comment(field.description or '')}\n{line}"
+
+
+def _toml(value: Any) -> str:
+    # Strings, numbers, booleans and arrays of them are written alike in JSON and TOML.
+    return json.dumps(str(value) if isinstance(value, Path) else value)
+
+
+def _comment(text: str) -> str:
+    lines = textwrap.wrap(" ".join(text.split()), WIDTH - 2)
+    return "\n".join(f"# {line}" for line in lines)
+
+
+def schema_text(schema: dict[str, Any]) -> str:
+    """Give a JSON Schema as the text of its file."""
+    return json.dumps(DIALECT | schema, indent=2, ensure_ascii=False) + "\n"
+
+
+def config_files() -> Iterator[tuple[Path, str]]:
+    """Give every generated file with the text it must have."""
+    yield CONFIG / "daemon.toml", settings_file()
+    yield CONFIG / "job.schema.json", schema_text(job_schema())
+    yield CONFIG / "result.schema.json", schema_text(JobResult.model_json_schema())
+    yield CONFIG / "status.schema.json", schema_text(DaemonStatus.model_json_schema())
+
+
+def main() -> int:
+    """Write or check all files, and give the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; say which files are not fresh")
+    check = parser.parse_args().check
+    stale = [path for path, text in config_files() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    for path, text in config_files():
+        if path in stale:
+            print(f"{path.name}: {'not fresh; run make config' if check else 'written'}")
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
