@@ -1,10 +1,11 @@
 """What a person may ask for, as strict models. Text in, values out; no disk, no clock, no torch."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from qwen_image_daemon.jobs.families import AspectRatio
+from qwen_image_daemon.jobs.families import FAMILIES, AspectRatio
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_IMAGES = 1_000
@@ -14,6 +15,23 @@ MAX_SEED = 2**63 - 1
 
 Task = Literal["text-to-image", "image-to-image"]
 OutputFormat = Literal["png", "webp", "jpeg"]
+
+
+# The families differ in these limits, so that rules.py checks them; editors learn the widest ones from the schema.
+Side = Annotated[
+    int,
+    Field(
+        json_schema_extra={
+            "minimum": min(family.min_side for family in FAMILIES.values()),
+            "maximum": max(family.max_side for family in FAMILIES.values()),
+            "multipleOf": math.gcd(*(family.multiple for family in FAMILIES.values())),
+        }
+    ),
+]
+Steps = Annotated[
+    int,
+    Field(le=MAX_STEPS, json_schema_extra={"minimum": min(family.min_steps for family in FAMILIES.values())}),
+]
 
 
 class StrictModel(BaseModel):
@@ -45,13 +63,13 @@ class GenerationParameters(StrictModel):
     true_cfg_scale: Annotated[float, Field(ge=1.0, le=20.0, allow_inf_nan=False)] | None = None
     """How closely the prompt is followed, 1.0 to 20.0. 1.0 switches guidance and negative prompt off and halves
     the time. The model's recommendation (4.0) where it is left out."""
-    num_inference_steps: Annotated[int, Field(ge=1, le=MAX_STEPS)] | None = None
+    num_inference_steps: Steps | None = None
     """Denoising steps, 2 to 200. The model's recommendation (50) where it is left out."""
     aspect_ratio: AspectRatio | None = None
     """The picture's shape, in the size that the makers recommend for it. 1:1 where no size is given."""
-    width: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    width: Side | None = None
     """Width in pixels, a multiple of 16; together with height, instead of aspect_ratio."""
-    height: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    height: Side | None = None
     """Height in pixels, a multiple of 16; together with width, instead of aspect_ratio."""
     seed: Annotated[int, Field(ge=0, le=MAX_SEED)] | None = None
     """Image k is drawn from seed + k, counted from 0. Drawn by lot, and recorded, where it is left out."""
@@ -83,10 +101,12 @@ class ImageToImageJob(GenerationParameters):
     """How much of the source is redrawn: near 0 keeps it, 1.0 ignores it. ceil(steps × strength) steps run."""
 
 
-JobSpec = Annotated[TextToImageJob | ImageToImageJob, Field(discriminator="task")]
+AnyJob = TextToImageJob | ImageToImageJob
+
+JobSpec = Annotated[AnyJob, Field(discriminator="task")]
 """Any job a person can write."""
 
-JOB_SPEC: TypeAdapter[TextToImageJob | ImageToImageJob] = TypeAdapter(JobSpec)
+JOB_SPEC: TypeAdapter[AnyJob] = TypeAdapter(JobSpec)
 
 
 def source_images(spec: TextToImageJob | ImageToImageJob) -> tuple[str, ...]:

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+KeyPath = tuple[str | int, ...]
+"""The way to a value in a document: `("output", "quality")`. Numbers are places in lists."""
+
 
 @dataclass(frozen=True, slots=True)
 class Problem:
@@ -25,3 +28,13 @@ class Rejection:
     def __str__(self) -> str:
         """Give all problems, one after the other."""
         return "\n".join(str(problem) for problem in self.problems)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A problem that knows its key and not yet its line. `occurrence` counts keys that stand more than once."""
+
+    path: KeyPath
+    what: str
+    fix: str
+    occurrence: int = 0

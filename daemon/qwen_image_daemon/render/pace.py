@@ -1,27 +1,25 @@
 """How far a job is, and how long it will still take."""
 
-import math
 import time
 from datetime import datetime
 
-from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.renderer import Progress
+from qwen_image_daemon.spool.records import JobRecord
 from qwen_image_daemon.spool.reports import CurrentJob
 
 
 class Pace:
-    """Counts the steps of one job, and estimates its end from the pace so far."""
+    """Counts the steps of one job, and estimates its end from the pace so far.
 
-    def __init__(
-        self, job_id: str, name: str, parameters: EffectiveParameters, *, done: int, started_at: datetime
-    ) -> None:
-        self._job_id = job_id
-        self._name = name
-        self._images = parameters.num_images
-        self._steps = math.ceil(parameters.num_inference_steps * (parameters.strength or 1.0))
+    `images_left` pictures of `steps` steps each are still to be drawn; `started_at` is for the record.
+    """
+
+    def __init__(self, record: JobRecord, images_left: int, steps: int, started_at: datetime) -> None:
+        self._record = record
+        self._images_left = images_left
+        self._steps = steps
         self._started_at = started_at
         self._began = time.monotonic()
-        self._images_left = parameters.num_images - done
         self._images_done = 0
 
     def image_done(self) -> None:
@@ -34,10 +32,10 @@ class Pace:
         steps_left = self._images_left * self._steps - steps_done
         eta = (time.monotonic() - self._began) / steps_done * steps_left if steps_done else None
         return CurrentJob(
-            id=self._job_id,
-            name=self._name,
+            id=self._record.id,
+            name=self._record.name,
             image=index + 1,
-            images=self._images,
+            images=self._record.to_do().num_images,
             stage=progress.stage,
             step=progress.step,
             steps=progress.steps,

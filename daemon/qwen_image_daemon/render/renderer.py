@@ -15,10 +15,10 @@ RenderStopped is no error: it is how a caller leaves a render at a step.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol, Self
+from typing import Annotated, ClassVar, Literal, Protocol, Self
 
 from PIL.Image import Image
-from pydantic import BaseModel, ConfigDict
+from pydantic import AfterValidator, BaseModel, ConfigDict
 
 from qwen_image_daemon.jobs.models import Task
 
@@ -124,14 +124,21 @@ class Progress:
     steps: int
 
 
+def _to_tenths_of_milliseconds(seconds: float) -> float:
+    return round(seconds, 4)
+
+
+Seconds = Annotated[float, AfterValidator(_to_tenths_of_milliseconds)]
+
+
 class StageSeconds(BaseModel):
     """Seconds of wall time spent on one picture, by stage. `encode` is 0 where the embeddings were at hand."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    encode: float
-    denoise: float
-    decode: float
+    encode: Seconds
+    denoise: Seconds
+    decode: Seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +148,7 @@ class Rendering:
     image: Image
     seconds: StageSeconds
     steps: int
-    """Denoising steps that were run: ceil(steps × strength) for image-to-image."""
+    """Denoising steps that were run: `steps_that_run` of the request."""
 
 
 class ModelInfo(BaseModel):
@@ -162,7 +169,7 @@ class ModelInfo(BaseModel):
     """What is not as it was first asked for, and why (for example a fall-back to another precision)."""
     versions: dict[str, str]
     """Versions of the libraries that drew the picture."""
-    load_seconds: float
+    load_seconds: Seconds
 
 
 class Renderer(Protocol):
@@ -190,5 +197,5 @@ class Renderer(Protocol):
         ...
 
     def clean_up(self) -> MemoryInfo:
-        """Let go of everything but the warm model, and report the memory that is then in use."""
+        """Let go of all but the warm model, and report the memory that is then in use. Raises DeviceLost."""
         ...

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
+from functools import partial
 from typing import Self
 
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
@@ -20,7 +21,8 @@ _MOST_PENDING = 4
 class Saver:
     """One thread that does what it is given, in order. What fails is raised at the next call or at `wait`."""
 
-    def __init__(self) -> None:
+    def __init__(self, png_compression: int) -> None:
+        self._png_compression = png_compression
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
         self._pending: list[Future[None]] = []
         # Log lines of the thread carry what this one's carry; the log of one job is not among it.
@@ -36,6 +38,10 @@ class Saver:
         """Queue `work`. Raises what earlier work raised (OSError)."""
         self._pending.append(self._thread.submit(self._context.run, work))
         self._settle(_MOST_PENDING)
+
+    def save(self, entry: Entry, index: int, rendering: Rendering, parameters: EffectiveParameters) -> None:
+        """Queue picture `index` of a job to be written. Raises what earlier work raised (OSError)."""
+        self.do(partial(save_image, entry, index, rendering, parameters, self._png_compression))
 
     def wait(self) -> None:
         """Wait until all is done. Raises what it raised (OSError)."""

@@ -1,0 +1,132 @@
+"""What a person may have meant by a setting that does not exist."""
+
+import difflib
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from qwen_image_daemon.jobs.quoting import LONGEST_QUOTE
+
+RENAMED: Mapping[str, str] = MappingProxyType(
+    {
+        # Words of other programs for settings that exist here.
+        "steps": "num_inference_steps",
+        "num_steps": "num_inference_steps",
+        "inference_steps": "num_inference_steps",
+        "sampling_steps": "num_inference_steps",
+        "guidance_scale": "true_cfg_scale",
+        "guidance": "true_cfg_scale",
+        "cfg": "true_cfg_scale",
+        "cfg_scale": "true_cfg_scale",
+        "true_cfg": "true_cfg_scale",
+        "n": "num_images",
+        "count": "num_images",
+        "images_per_prompt": "num_images",
+        "num_images_per_prompt": "num_images",
+        "num_outputs": "num_images",
+        "batch": "num_images",
+        "batch_size": "num_images",
+        "n_iter": "num_images",
+        "text": "prompt",
+        "positive": "prompt",
+        "positive_prompt": "prompt",
+        "description": "prompt",
+        "negative": "negative_prompt",
+        "neg_prompt": "negative_prompt",
+        "uncond": "negative_prompt",
+        "ratio": "aspect_ratio",
+        "aspect": "aspect_ratio",
+        "shape": "aspect_ratio",
+        "w": "width",
+        "h": "height",
+        "denoise": "strength",
+        "denoising": "strength",
+        "denoising_strength": "strength",
+        "image_strength": "strength",
+        "init_image": "image",
+        "input_image": "image",
+        "input": "image",
+        "source": "image",
+        "source_image": "image",
+        "reference_image": "image",
+        "img": "image",
+        "image_path": "image",
+        "noise_seed": "seed",
+        "random_seed": "seed",
+        "title": "name",
+        "job_name": "name",
+        "label": "name",
+        "checkpoint": "model",
+        "model_name": "model",
+        "model_id": "model",
+        "mode": "task",
+        "type": "task",
+        "format": "output.format",
+        "output_format": "output.format",
+        "file_format": "output.format",
+        "quality": "output.quality",
+        "jpeg_quality": "output.quality",
+        "output_quality": "output.quality",
+    }
+)
+
+Explanation = tuple[str, str]
+
+EXPLAINED: Mapping[str, Explanation] = MappingProxyType(
+    {
+        "guidance_scale": (
+            "Qwen-Image does not use guidance_scale.",
+            "Use true_cfg_scale (4.0 is the model's recommendation).",
+        ),
+        "size": ("no such setting.", "Use width and height, or aspect_ratio."),
+        "resolution": ("no such setting.", "Use width and height, or aspect_ratio."),
+        "image_size": ("no such setting.", "Use width and height, or aspect_ratio."),
+        "dimensions": ("no such setting.", "Use width and height, or aspect_ratio."),
+        "sampler": ("samplers cannot be chosen yet.", "Leave it out: the model's own scheduler is used."),
+        "sampler_name": ("samplers cannot be chosen yet.", "Leave it out: the model's own scheduler is used."),
+        "scheduler": ("schedulers cannot be chosen yet.", "Leave it out: the model's own scheduler is used."),
+        "lora": ("LoRAs cannot be used yet.", "Leave it out."),
+        "loras": ("LoRAs cannot be used yet.", "Leave it out."),
+        "mask": ("inpainting is not possible yet.", "Leave it out: image-to-image redraws the whole picture."),
+        "mask_image": (
+            "inpainting is not possible yet.",
+            "Leave it out: image-to-image redraws the whole picture.",
+        ),
+        "images": ("a job redraws one picture.", "Use image, and a job for each picture."),
+        "prompts": ("a job has one prompt.", "Use prompt, and a job for each prompt."),
+        "seeds": (
+            "a job has one seed.",
+            "Use seed and num_images: image k is drawn from seed + k. Or use a job for each seed.",
+        ),
+        "clip_skip": ("Qwen-Image has no CLIP.", "Leave it out."),
+        "device": ("a job cannot choose the device.", "Leave it out: it is set for the whole daemon."),
+        "dtype": ("a job cannot choose the precision.", "Leave it out: it is set for the whole daemon."),
+        "precision": ("a job cannot choose the precision.", "Leave it out: it is set for the whole daemon."),
+        "output_dir": ("a job cannot choose where its pictures go.", "Leave it out: look into the outbox."),
+        "output_path": ("a job cannot choose where its pictures go.", "Leave it out: look into the outbox."),
+        "max_sequence_length": (
+            "no such setting.",
+            "Leave it out: the longest prompt that the model takes is allowed.",
+        ),
+    }
+)
+
+_WORD_BORDER = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
+_SIMILAR = 0.75
+
+
+def meant(key: str, settings: tuple[str, ...]) -> str | None:
+    """Give the setting that a misspelt, renamed or differently written key most likely stands for."""
+    if len(key) > LONGEST_QUOTE:
+        return None
+    word = plain(key)
+    if word in settings:
+        return word
+    if word in RENAMED:
+        return RENAMED[word]
+    return next(iter(difflib.get_close_matches(word, settings, n=1, cutoff=_SIMILAR)), None)
+
+
+def plain(key: str) -> str:
+    """Write `numImages`, `Num-Images` and `num images` all as `num_images`."""
+    return re.sub(r"[\s-]+", "_", _WORD_BORDER.sub("_", key.strip())).lower()

@@ -1,0 +1,128 @@
+"""Where a key stands in a TOML or JSON text, for complaints. Neither parser keeps positions; tree-sitter does.
+
+Finds what a parser has accepted. For other texts the answer may lack keys, but nothing is raised.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple
+
+import tomli
+import tree_sitter_json
+import tree_sitter_toml
+from tree_sitter import Language, Node, Parser
+
+from qwen_image_daemon.jobs.problems import KeyPath
+from qwen_image_daemon.jobs.quoting import without_surrogates
+
+
+class Position(NamedTuple):
+    """Line and column of a key, both counted from 1. The column counts bytes; it only gives order."""
+
+    line: int
+    column: int
+
+
+def positions(text: str, syntax: Literal["toml", "json"]) -> Mapping[KeyPath, list[Position]]:
+    """Give the places of every key, in the order of the text. A table stands where it is first named."""
+    language = tree_sitter_toml.language() if syntax == "toml" else tree_sitter_json.language()
+    source = text if syntax == "toml" else _with_plain_numbers(text)
+    tree = Parser(Language(language)).parse(source.encode(errors="replace"))
+    found: dict[KeyPath, list[Position]] = defaultdict(list)
+    for path, place in _toml_keys(tree.root_node) if syntax == "toml" else _json_keys(tree.root_node):
+        found[path].append(place)
+    return found
+
+
+# Python's JSON parser accepts NaN and Infinity; the grammar does not. Numbers of the same length keep all places.
+_JSON_STRING_OR_CONSTANT = re.compile(r'"(?:[^"\\]|\\.)*"|-?\b(?:NaN|Infinity)\b', re.DOTALL)
+
+
+def _with_plain_numbers(text: str) -> str:
+    return _JSON_STRING_OR_CONSTANT.sub(
+        lambda token: token[0] if token[0][0] == '"' else "1" * len(token[0]), text
+    )
+
+
+def _place(node: Node) -> Position:
+    return Position(node.start_point.row + 1, node.start_point.column + 1)
+
+
+def _text(node: Node) -> str:
+    return (node.text or b"").decode(errors="replace")
+
+
+def _json_keys(root: Node) -> Iterator[tuple[KeyPath, Position]]:
+    """Walk without recursion: depth is the author's choice."""
+    waiting: list[tuple[Node, KeyPath]] = [(root, ())]
+    while waiting:
+        node, path = waiting.pop()
+        below = list(enumerate(node.named_children))
+        if node.type == "pair":
+            key = node.child_by_field_name("key")
+            value = node.child_by_field_name("value")
+            name = _json_name(key)
+            if key is None or name is None:
+                continue
+            path = (*path, name)
+            yield path, _place(key)
+            below = [] if value is None else [(0, value)]
+        numbered = node.type == "array"
+        waiting.extend((child, (*path, place) if numbered else path) for place, child in reversed(below))
+
+
+def _json_name(key: Node | None) -> str | None:
+    if key is None:
+        return None
+    try:
+        name = json.loads(_text(key), strict=False)
+    except ValueError:
+        return None
+    return without_surrogates(name) if isinstance(name, str) else None
+
+
+def _toml_keys(root: Node) -> Iterator[tuple[KeyPath, Position]]:
+    """Walk without recursion. Tables and dotted keys name all the tables on their way."""
+    lists: dict[KeyPath, int] = defaultdict(int)
+    waiting: list[tuple[Node, KeyPath]] = [(root, ())]
+    named: set[KeyPath] = set()
+    while waiting:
+        node, path = waiting.pop()
+        children = list(node.named_children)
+        if node.type in {"pair", "table", "table_array_element"}:
+            if not children:
+                continue
+            key = children.pop(0)
+            parts = _toml_name(key)
+            if parts is None:
+                continue
+            for part in parts:
+                path = (*path, part)
+                if path in lists:
+                    path = (*path, lists[path] - 1)
+                if path not in named:
+                    named.add(path)
+                    yield path, _place(key)
+            if node.type == "table_array_element":
+                path = path[:-1] if isinstance(path[-1], int) else path
+                lists[path] += 1
+                path = (*path, lists[path] - 1)
+        numbered = node.type == "array"
+        waiting.extend(
+            (child, (*path, place) if numbered else path) for place, child in reversed(list(enumerate(children)))
+        )
+
+
+def _toml_name(key: Node) -> tuple[str, ...] | None:
+    """Read `a."b c".d` as its parts."""
+    try:
+        nested: object = tomli.loads(f"{_text(key)} = 0")
+    except (ValueError, RecursionError):
+        return None
+    parts = []
+    while isinstance(nested, dict) and nested:
+        name, nested = next(iter(nested.items()))
+        parts.append(name)
+    return tuple(parts)

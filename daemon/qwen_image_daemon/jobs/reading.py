@@ -1,0 +1,54 @@
+"""Reading a job file: bytes in; a job, or everything that is wrong with it at once, out."""
+
+from collections.abc import Sequence
+
+from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.checking import check
+from qwen_image_daemon.jobs.models import AnyJob
+from qwen_image_daemon.jobs.parsing import Document, parse
+from qwen_image_daemon.jobs.problems import Fault, Problem, Rejection
+from qwen_image_daemon.jobs.quoting import escaped, key_name
+
+MAX_PROBLEMS = 20
+"""How many problems are written out; the rest is counted."""
+
+
+def read_job(content: bytes, filename: str, catalogue: Catalogue) -> AnyJob | Rejection:
+    """Parse and validate one job file. Never raises for anything a person wrote.
+
+    `filename` decides between TOML and JSON, and names the file in complaints.
+    """
+    document = parse(content, filename)
+    if isinstance(document, Problem):
+        return Rejection((document,))
+    job = check(document.values, catalogue)
+    if not isinstance(job, tuple) and not document.faults:
+        return job
+    said = {fault.path for fault in document.faults if fault.occurrence == 0}
+    further = [fault for fault in job if fault.path not in said] if isinstance(job, tuple) else []
+    return _rejection([*document.faults, *further], document, filename)
+
+
+def _rejection(faults: Sequence[Fault], document: Document, filename: str) -> Rejection:
+    """Give each fault its line, in the order of the file; what is missing comes last."""
+    # Loaded only where there is something to complain about.
+    from qwen_image_daemon.jobs.locating import Position, positions  # noqa: PLC0415
+
+    places = positions(document.text, document.syntax)
+    nowhere = Position(len(document.text) + 2, 0)
+
+    def place_of(fault: Fault) -> Position | None:
+        found = places.get(fault.path, [])
+        return found[fault.occurrence] if fault.occurrence < len(found) else None
+
+    ordered = sorted(faults, key=lambda fault: place_of(fault) or nowhere)
+    shown = escaped(filename)
+    problems = []
+    for fault in ordered[:MAX_PROBLEMS]:
+        place = place_of(fault)
+        line = f", line {place.line}" if place is not None else ""
+        problems.append(Problem(f"{shown}{line}: {key_name(fault.path)}", fault.what, fault.fix))
+    if len(ordered) > MAX_PROBLEMS:
+        more = len(ordered) - MAX_PROBLEMS
+        problems.append(Problem(shown, f"{more} more faults.", "Correct these first; the others are shown then."))
+    return Rejection(tuple(problems))

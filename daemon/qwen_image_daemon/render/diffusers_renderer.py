@@ -1,0 +1,149 @@
+"""The renderer that draws with a Qwen-Image checkpoint through diffusers."""
+
+import gc
+import time
+from collections.abc import Callable
+from typing import Self
+
+import structlog
+import torch
+
+from qwen_image_daemon.jobs.families import FAMILIES
+from qwen_image_daemon.render.devices import choose_device, give_back, lacking
+from qwen_image_daemon.render.loading import load_pipeline, pipeline_class
+from qwen_image_daemon.render.memory_report import device_memory
+from qwen_image_daemon.render.renderer import (
+    BadPicture,
+    MemoryInfo,
+    ModelInfo,
+    ModelUnavailable,
+    OutOfMemory,
+    Progress,
+    RenderError,
+    Rendering,
+    RenderRequest,
+    UnexpectedFailure,
+)
+from qwen_image_daemon.render.startup_checks import refuse_blank, refuse_incomplete, trial_request
+from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
+from qwen_image_daemon.render.versions import versions_of
+from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
+from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
+
+log = structlog.get_logger()
+
+
+class DiffusersRenderer:
+    """One checkpoint on one device, loaded in the first precision that the machine and the checkpoint bear."""
+
+    def __init__(self, model: ModelSettings, settings: RenderSettings) -> None:
+        self._model = model
+        self._settings = settings
+        self._family = FAMILIES[model.family]
+        self._loaded: tuple[WarmPipeline, torch.device, ModelInfo] | None = None
+
+    def __enter__(self) -> Self:
+        """Load the model and draw a trial picture. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
+        started = time.perf_counter()
+        device = choose_device(self._settings.device)
+        found = translated(lambda: pipeline_class(self._model), self._loading_failure)
+        warm, precision, notes = self._first_that_works(device)
+        info = ModelInfo(
+            pipeline=found,
+            source=self._model.source,
+            revision=self._model.revision,
+            device=str(device),
+            precision=precision,
+            notes=notes,
+            versions=versions_of("torch", "diffusers", "transformers", "pillow"),
+            load_seconds=time.perf_counter() - started,
+        )
+        self._loaded = warm, device, info
+        gc.collect()
+        # What is here now stays: later collections need not walk through it again (350 ms each).
+        gc.freeze()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Let go of the model and of the memory it held."""
+        warm, device, _ = self._entered
+        warm.forget()
+        self._loaded = None
+        del warm
+        gc.unfreeze()
+        give_back(device)
+
+    @property
+    def info(self) -> ModelInfo:
+        """Say what is loaded."""
+        _, _, info = self._entered
+        return info
+
+    def render(self, request: RenderRequest, progress: Callable[[Progress], None]) -> Rendering:
+        """Draw one picture; see Renderer.render."""
+        warm, device, _ = self._entered
+        caller = CallerProgress(progress)
+        try:
+            return translated(lambda: warm.draw(request, caller), rendering_failure, caller.is_callers_own)
+        except OutOfMemory:
+            give_back(device)
+            raise
+
+    def clean_up(self) -> MemoryInfo:
+        """Let go of everything but the warm model. Raises DeviceLost where the accelerator is gone."""
+        warm, device, _ = self._entered
+        warm.forget()
+        give_back(device)
+        return translated(lambda: device_memory(device), rendering_failure)
+
+    @property
+    def _entered(self) -> tuple[WarmPipeline, torch.device, ModelInfo]:
+        if self._loaded is None:
+            raise RuntimeError("The renderer is used outside of its with block.")
+        return self._loaded
+
+    def _loading_failure(self, fault: Exception) -> RenderError:
+        return loading_failure(fault, self._model.source)
+
+    def _first_that_works(self, device: torch.device) -> tuple[WarmPipeline, Precision, tuple[str, ...]]:
+        """Try the settings' precisions in turn. The notes say which were passed over, and why."""
+        passed_over: dict[Precision, str] = {}
+        for precision in self._settings.precisions:
+            reason = lacking(device, precision)
+            if reason is None:
+                try:
+                    return self._opened(device, precision), precision, _notes(passed_over)
+                except OutOfMemory:
+                    # A later precision is not expected to be smaller.
+                    give_back(device)
+                    raise
+                except (ModelUnavailable, BadPicture, UnexpectedFailure) as failure:
+                    reason = str(failure)
+                give_back(device)
+            passed_over[precision] = reason
+            log.warning("precision.passed_over", precision=precision, reason=reason)
+        # A broken checkpoint fails in every precision alike: then once is enough.
+        reasons = set(passed_over.values())
+        told = reasons.pop() if len(reasons) == 1 else " ".join(_notes(passed_over))
+        raise ModelUnavailable(
+            f"{self._model.source} cannot be used in {' or '.join(passed_over)}: {told}",
+            "Fetch the checkpoint again where it may be broken; otherwise set render.precisions or render.device.",
+        )
+
+    def _opened(self, device: torch.device, precision: Precision) -> WarmPipeline:
+        """Load in one precision and look at a trial picture. Raises RenderErrors."""
+
+        def opened() -> WarmPipeline:
+            trust = self._settings.trust_remote_code
+            pipeline = load_pipeline(self._model, precision, trust_remote_code=trust)
+            refuse_incomplete(pipeline, self._model.source)
+            pipeline.to(device)
+            warm = WarmPipeline(pipeline, self._family)
+            refuse_blank(warm.draw(trial_request(self._family), CallerProgress(lambda _: None)))
+            return warm
+
+        return translated(opened, self._loading_failure)
+
+
+def _notes(passed_over: dict[Precision, str]) -> tuple[str, ...]:
+    return tuple(f"{precision} was passed over: {reason}" for precision, reason in passed_over.items())

@@ -1,0 +1,124 @@
+"""Drawing one job: model, source, picture after picture. The pictures go to the saver, how it went to the caller."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+from PIL.Image import Image
+
+from qwen_image_daemon.jobs.families import Size
+from qwen_image_daemon.jobs.resolution import EffectiveParameters
+from qwen_image_daemon.loop_control import LoopControl
+from qwen_image_daemon.render.pace import Pace
+from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RenderStopped
+from qwen_image_daemon.render.reporting import Reporter
+from qwen_image_daemon.render.saving import Saver
+from qwen_image_daemon.render.schedule import steps_that_run
+from qwen_image_daemon.render.sources import load_source
+from qwen_image_daemon.render.warm_model import WarmModel
+from qwen_image_daemon.settings import RenderSettings
+from qwen_image_daemon.spool.records import JobRecord, Outcome
+from qwen_image_daemon.spool.reports import RenderReport
+from qwen_image_daemon.spool.spool import Entry
+
+log = structlog.get_logger(__name__)
+
+
+class JobDrawing:
+    """Draws jobs on the warm model, and says how far it is."""
+
+    def __init__(
+        self, settings: RenderSettings, warm: WarmModel, saver: Saver, reporter: Reporter, control: LoopControl
+    ) -> None:
+        self._settings = settings
+        self._warm = warm
+        self._saver = saver
+        self._reporter = reporter
+        self._control = control
+
+    def draw(self, entry: Entry, record: JobRecord) -> Outcome:
+        """Draw the pictures of a job that are not finished yet, and hand each to the saver.
+
+        Gives the outcome but for what the saver still has to write. Raises RenderStopped where a stop is asked,
+        RenderError, or OSError.
+        """
+        parameters = record.to_do()
+        waited_since = time.monotonic()
+        renderer = self._loaded(parameters.model)
+        load_seconds = time.monotonic() - waited_since
+        entry.begin_attempt(datetime.now(UTC))
+        memory_before = renderer.clean_up()
+        log.info("job.started", name=record.name, images=parameters.num_images, model=parameters.model)
+        self._reporter.say(
+            RenderReport(
+                activity="rendering", model_name=self._warm.name, model=renderer.info, memory=memory_before
+            )
+        )
+        source, adjustments = _source(entry, parameters)
+        self._draw_missing(renderer, entry, record, _request(parameters, source))
+        return Outcome(
+            status="succeeded",
+            finished_at=datetime.now(UTC),
+            load_seconds=round(load_seconds, 4),
+            adjustments=adjustments,
+            model=renderer.info,
+            memory_before=memory_before,
+            memory_after=renderer.clean_up(),
+        )
+
+    def _draw_missing(self, renderer: Renderer, entry: Entry, record: JobRecord, first: RenderRequest) -> None:
+        parameters = record.to_do()
+        finished = entry.finished_images()
+        pace = Pace(record, parameters.num_images - len(finished), steps_that_run(first), datetime.now(UTC))
+        for index in range(parameters.num_images):
+            if index in finished:
+                continue
+            if self._control.stopping.is_asked():
+                raise RenderStopped
+            request = replace(first, seed=parameters.seed + index)
+            rendering = renderer.render(request, self._progress(pace, index))
+            pace.image_done()
+            self._saver.save(entry, index, rendering, parameters)
+            log.info("image.rendered", index=index, seed=request.seed, **rendering.seconds.model_dump())
+
+    def _loaded(self, model: str) -> Renderer:
+        if self._warm.name == model:
+            return self._warm.get(model)
+        self._reporter.say(RenderReport(activity="loading", model_name=model))
+        self._control.beat(self._settings.load_timeout_seconds)
+        log.info("model.loading", model=model)
+        renderer = self._warm.get(model)
+        log.info("model.loaded", model=model, **renderer.info.model_dump(exclude={"versions"}))
+        return renderer
+
+    def _progress(self, pace: Pace, index: int) -> Callable[[Progress], None]:
+        def note(progress: Progress) -> None:
+            self._control.beat(self._settings.step_timeout_seconds)
+            self._reporter.say_current(pace.at(index, progress))
+            if self._control.stopping.is_urgent():
+                raise RenderStopped
+
+        return note
+
+
+def _request(parameters: EffectiveParameters, source: Image | None) -> RenderRequest:
+    return RenderRequest(
+        task=parameters.task,
+        prompt=parameters.prompt,
+        negative_prompt=parameters.negative_prompt,
+        true_cfg_scale=parameters.true_cfg_scale,
+        num_inference_steps=parameters.num_inference_steps,
+        width=parameters.width,
+        height=parameters.height,
+        seed=parameters.seed,
+        source=source,
+        strength=parameters.strength,
+    )
+
+
+def _source(entry: Entry, parameters: EffectiveParameters) -> tuple[Image | None, tuple[str, ...]]:
+    if parameters.image is None:
+        return None, ()
+    return load_source(entry.input_path(parameters.image), Size(parameters.width, parameters.height))

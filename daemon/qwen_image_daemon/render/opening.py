@@ -1,0 +1,24 @@
+"""Choosing the renderer that the settings ask for. Importing this module imports no torch."""
+
+import os
+
+from qwen_image_daemon.render.dry_run import DryRunRenderer
+from qwen_image_daemon.render.renderer import Renderer
+from qwen_image_daemon.settings import ModelSettings, RenderSettings
+
+
+def open_renderer(model: ModelSettings, settings: RenderSettings, *, dry_run: bool) -> Renderer:
+    """Give a renderer for the model, not yet entered: nothing is loaded but libraries.
+
+    Unless the settings trust remote code, diffusers' own switch against it is set for the whole process.
+    """
+    if dry_run:
+        return DryRunRenderer(model, settings.dry_run_step_seconds)
+    if not settings.trust_remote_code:
+        # diffusers reads it once, when it is imported.
+        os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
+    from qwen_image_daemon.render.diffusers_renderer import (  # noqa: PLC0415  seconds of imports, and the switch first
+        DiffusersRenderer,
+    )
+
+    return DiffusersRenderer(model, settings)

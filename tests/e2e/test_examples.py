@@ -1,0 +1,60 @@
+"""Every example runs, on the real classes, through real folders; every bad one comes back with its complaint."""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from driving import Box, eventually, files_of, read_result
+
+EXAMPLES = Path(__file__).parents[2] / "jobs_example"
+JOBS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in {".toml", ".json"})
+REJECTED = sorted(path for path in (EXAMPLES / "rejected").iterdir() if path.suffix in {".toml", ".json"})
+
+
+@pytest.mark.parametrize("how", ["processes", "inline"])
+def test_every_example_becomes_the_pictures_that_it_asks_for(tiny_box: Box, how: str) -> None:
+    with tiny_box.running(*(["--inline"] if how == "inline" else [])) as daemon:
+        tiny_box.wait_for_state("idle")
+        for path in EXAMPLES.iterdir():
+            if path.is_file():
+                shutil.copy(path, tiny_box.inbox)
+        eventually(lambda: len(tiny_box.results()) == len(JOBS), "a result for every example")
+        assert daemon.stop() == 0
+    assert tiny_box.leftovers() == []
+    for result in tiny_box.results():
+        folder = tiny_box.folder_of(result)
+        assert result.status == "succeeded", (folder / "ERROR.txt").read_text()
+        effective = result.effective
+        assert effective is not None
+        assert len(result.images) == effective.num_images
+        for index, image in enumerate(result.images):
+            content = (folder / image.file.path).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == image.file.sha256
+            assert image.seed == effective.seed + index
+            with Image.open(folder / image.file.path) as picture:
+                picture.load()
+                assert picture.size == (effective.width, effective.height)
+                assert picture.format == effective.output.format.upper()
+        named = {file.path for file in result.files} | {image.file.path for image in result.images}
+        assert files_of(folder) == named | {"result.json"}
+        assert result.job_file is not None
+        assert (folder / result.job_file).read_bytes() == (EXAMPLES / result.job_file).read_bytes()
+        assert "job.accepted" in (folder / "job.log").read_text()
+        assert "job.succeeded" in (folder / "job.log").read_text()
+
+
+def test_every_rejected_example_comes_back_with_exactly_its_complaint(box: Box) -> None:
+    for path in REJECTED:
+        shutil.copy(path, box.inbox)
+    assert box.call("run", "--dry-run", "--once").returncode == 1
+    assert len(list(box.failed.iterdir())) == len(REJECTED)
+    for folder in box.failed.iterdir():
+        result = read_result(folder)
+        assert result.status == "refused"
+        assert result.job_file is not None
+        complaint = (EXAMPLES / "rejected" / result.job_file).with_suffix(".expected.txt").read_text().strip()
+        assert complaint in (folder / "ERROR.txt").read_text()
+        assert "\n".join(f"{p.where}: {p.what}\n  {p.fix}" for p in result.problems) == complaint

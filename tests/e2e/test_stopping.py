@@ -1,0 +1,114 @@
+"""Stops, kills and starts: nothing is lost, nothing is done twice."""
+
+import os
+import signal
+
+import pytest
+
+from driving import Box, eventually
+
+LONG = 'prompt = "long"\nnum_images = 4\nnum_inference_steps = 20\nseed = 7'
+
+
+def slow(box: Box, step_seconds: float) -> Box:
+    box._environment["RENDER__DRY_RUN_STEP_SECONDS"] = str(step_seconds)
+    return box
+
+
+def drawing(box: Box) -> bool:
+    return bool(box.status().get("current"))
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("inline", [False, True])
+def test_a_stop_finishes_the_image_and_the_next_start_goes_on_with_the_next(
+    box: Box, how: signal.Signals, *, inline: bool
+) -> None:
+    slow(box, 0.05)
+    arguments = ["--dry-run", *(["--inline"] if inline else [])]
+    box.drop("long.toml", LONG)
+    with box.running(*arguments) as daemon:
+        eventually(lambda: drawing(box), "the job to be drawn")
+        daemon.signal(how)
+        assert daemon.process.wait(30) == 0
+    finished = sorted(path.name for path in box.spool.glob("queue/*/images/*.png"))
+    assert 1 <= len(finished) < 4
+    before = {path.name: path.read_bytes() for path in box.spool.glob("queue/*/images/*.png")}
+    assert box.status()["state"] == "stopped"
+    slow(box, 0)
+    assert box.call("run", *arguments, "--once").returncode == 0
+    result = box.result("long")
+    assert [image.seed for image in result.images] == [7, 8, 9, 10]
+    for index, content in enumerate(before.values()):
+        assert (box.folder_of(result) / f"long-{index + 1}.png").read_bytes() == content
+    assert box.leftovers() == []
+
+
+def test_a_second_stop_leaves_the_image_at_the_next_step(box: Box) -> None:
+    slow(box, 1.0)
+    box.drop("long.toml", LONG)
+    with box.running("--dry-run") as daemon:
+        eventually(lambda: drawing(box), "the job to be drawn")
+        daemon.signal(signal.SIGTERM)
+        box.wait_for_state("stopping")
+        daemon.signal(signal.SIGTERM)
+        # The image alone would take 20 seconds more.
+        assert daemon.process.wait(10) == 0
+    assert list(box.spool.glob("queue/*/images/*.png")) == []
+    slow(box, 0)
+    assert box.call("run", "--dry-run", "--once").returncode == 0
+    assert len(box.result("long").images) == 4
+
+
+def test_sigterm_in_the_middle_of_a_real_image_loses_nothing(tiny_box: Box) -> None:
+    tiny_box.drop("real.toml", 'prompt = "a red circle"\nnum_images = 3\nnum_inference_steps = 40\nseed = 3')
+    with tiny_box.running() as daemon:
+        eventually(lambda: (tiny_box.status().get("current") or {}).get("step"), "a step to be done")
+        assert daemon.stop() == 0
+    assert tiny_box.call("run", "--once").returncode == 0
+    interrupted = tiny_box.result("real")
+    assert [image.seed for image in interrupted.images] == [3, 4, 5]
+    tiny_box.drop(
+        "undisturbed.toml", 'prompt = "a red circle"\nnum_images = 3\nnum_inference_steps = 40\nseed = 3'
+    )
+    assert tiny_box.call("run", "--once").returncode == 0
+    undisturbed = tiny_box.result("undisturbed")
+    assert [image.file.sha256 for image in interrupted.images] == [
+        image.file.sha256 for image in undisturbed.images
+    ]
+
+
+def test_a_daemon_that_is_killed_in_the_middle_of_a_job_goes_on_after_a_restart(box: Box) -> None:
+    slow(box, 0.05)
+    box.drop("long.toml", LONG)
+    with box.running("--dry-run") as daemon:
+        eventually(lambda: list(box.spool.glob("active/*/images/0000.json")), "the first image")
+        daemon.signal(signal.SIGKILL)
+        daemon.process.wait()
+    slow(box, 0)
+    assert box.call("run", "--dry-run", "--once").returncode == 0
+    assert [image.seed for image in box.result("long").images] == [7, 8, 9, 10]
+    assert box.result("long").attempts == 2
+    assert box.leftovers() == []
+
+
+@pytest.mark.parametrize("loop", ["take-in", "render", "give-out"])
+def test_a_loop_that_is_killed_is_started_again(box: Box, loop: str) -> None:
+    slow(box, 0.02)
+    with box.running("--dry-run") as daemon:
+        box.drop("first.toml", LONG)
+        eventually(lambda: drawing(box), "the job to be drawn")
+        os.kill(daemon.children()[loop], signal.SIGKILL)
+        box.drop("second.toml", 'prompt = "second"')
+        assert len(box.result("first").images) == 4
+        assert box.result("second").status == "succeeded"
+        assert daemon.stop() == 0
+    assert len(box.results()) == 2
+
+
+def test_a_second_daemon_on_the_same_folders_says_that_there_is_one(box: Box) -> None:
+    with box.running("--dry-run"):
+        box.wait_for_state("idle")
+        second = box.call("run", "--dry-run", "--once")
+    assert second.returncode == 2
+    assert "Another daemon" in second.stderr

@@ -1,0 +1,295 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.families import DEMO, FAMILIES, QWEN_IMAGE, Family
+from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, TextToImageJob
+from qwen_image_daemon.jobs.problems import Rejection
+from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, read_job
+from qwen_image_daemon.jobs.resolution import resolve
+
+EXAMPLES = Path(__file__).parents[2] / "jobs_example"
+EXAMPLE_JOBS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in {".toml", ".json"})
+REJECTED_JOBS = sorted(
+    path for path in (EXAMPLES / "rejected").iterdir() if not path.name.endswith(".expected.txt")
+)
+CATALOGUE = Catalogue(families={"qwen-image": QWEN_IMAGE}, default="qwen-image")
+A_PROMPT = 'prompt = "a red circle"\n'
+
+
+def accepted(text: str | bytes, filename: str = "job.toml", catalogue: Catalogue = CATALOGUE) -> AnyJob:
+    job = read_job(text.encode() if isinstance(text, str) else text, filename, catalogue)
+    assert not isinstance(job, Rejection), str(job)
+    return job
+
+
+def rejected(text: str | bytes, filename: str = "job.toml", catalogue: Catalogue = CATALOGUE) -> str:
+    rejection = read_job(text.encode() if isinstance(text, str) else text, filename, catalogue)
+    assert isinstance(rejection, Rejection)
+    return str(rejection)
+
+
+@pytest.mark.parametrize("path", EXAMPLE_JOBS, ids=lambda path: path.name)
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
+def test_every_example_is_a_job_for_every_family(path: Path, family: Family) -> None:
+    catalogue = Catalogue(families={"some-model": family}, default="some-model")
+    job = accepted(path.read_bytes(), path.name, catalogue)
+    resolve(job, catalogue, seed=1)
+    if isinstance(job, ImageToImageJob):
+        assert (EXAMPLES / job.image).is_file()
+
+
+@pytest.mark.parametrize("path", REJECTED_JOBS, ids=lambda path: path.name)
+def test_every_rejected_example_gets_exactly_its_complaint(path: Path) -> None:
+    expected = path.with_name(f"{path.name}.expected.txt").read_text(encoding="utf-8")
+    assert rejected(path.read_bytes(), path.name) + "\n" == expected
+
+
+def test_there_are_examples_of_both_kinds() -> None:
+    assert len(EXAMPLE_JOBS) >= 6
+    assert len(REJECTED_JOBS) >= 10
+
+
+def test_the_example_that_shows_every_setting_shows_every_setting() -> None:
+    text = (EXAMPLES / "03-full-text-to-image.toml").read_text(encoding="utf-8")
+    for setting in TextToImageJob.model_fields:
+        assert setting in text
+
+
+def test_a_prompt_alone_is_a_job() -> None:
+    job = accepted(A_PROMPT)
+    assert isinstance(job, TextToImageJob)
+    assert job.prompt == "a red circle"
+    assert job.num_images == 1
+
+
+def test_a_job_that_names_an_image_redraws_it() -> None:
+    job = accepted(A_PROMPT + 'image = "sub folder/photo.JPG"')
+    assert isinstance(job, ImageToImageJob)
+    assert job.image == "sub folder/photo.JPG"
+
+
+def test_the_two_faults_of_the_style_guide_are_said_in_its_words() -> None:
+    text = '# A portrait.\nname = "p"\n\nguidance_scale = 7.5\npromt = "an old man"\n'
+    assert rejected(text, "portrait.toml") == (
+        "portrait.toml, line 4: guidance_scale: Qwen-Image does not use guidance_scale.\n"
+        "  Use true_cfg_scale (4.0 is the model's recommendation).\n"
+        "portrait.toml, line 5: promt: no such setting.\n"
+        "  Did you mean prompt?"
+    )
+
+
+def test_all_faults_are_reported_at_once_in_the_order_of_the_file() -> None:
+    said = rejected(
+        'num_images = 0\nseed = -1\nprompt = " "\nheight = 1024\nfoo = 1\nmodel = "flux"\ntask = "draw"'
+    )
+    lines = [line.split(":")[0] for line in said.splitlines() if not line.startswith(" ")]
+    assert lines == [f"job.toml, line {number}" for number in range(1, 8)]
+
+
+@pytest.mark.parametrize(
+    ("line", "complaints"),
+    [
+        ("steps = 20", ["steps", "num_inference_steps"]),
+        ("num_steps = 20", ["num_inference_steps"]),
+        ("cfg = 4.0", ["true_cfg_scale"]),
+        ("cfg_scale = 4.0", ["true_cfg_scale"]),
+        ("n = 2", ["num_images"]),
+        ("batch_size = 2", ["num_images"]),
+        ("num_images_per_prompt = 2", ["num_images"]),
+        ('negative = "x"', ["negative_prompt"]),
+        ('size = "1x1"', ["width and height", "aspect_ratio"]),
+        ("resolution = 1024", ["width and height", "aspect_ratio"]),
+        ('ratio = "1:1"', ["aspect_ratio"]),
+        ("denoise = 0.5", ["strength"]),
+        ("denoising_strength = 0.5", ["strength"]),
+        ('init_image = "a.png"', ["Did you mean image?"]),
+        ('source = "a.png"', ["Did you mean image?"]),
+        ('sampler = "euler"', ["cannot be chosen yet"]),
+        ('scheduler = "euler"', ["cannot be chosen yet"]),
+        ('lora = "x"', ["LoRAs cannot be used yet"]),
+        ("numImages = 2", ["Did you mean num_images?"]),
+        ("Seed = 2", ["Did you mean seed?"]),
+        ("num-images = 2", ["Did you mean num_images?"]),
+        ("widht = 2", ["Did you mean width?"]),
+        ("hight = 512\nwidth = 512", ["Did you mean height?"]),
+        ('format = "png"', ["Did you mean output.format?"]),
+        ('output.fromat = "png"', ["Did you mean output.format?"]),
+        ("xyzzy = 1", ["no such setting", "There are: name, model"]),
+        ("output.xyzzy = 1", ["no such setting", "There are: format, quality"]),
+        ("[output]\nend = true", ["belongs to the job, not to output", "above the line [output]"]),
+    ],
+)
+def test_an_unknown_setting_comes_with_what_was_probably_meant(line: str, complaints: list[str]) -> None:
+    said = rejected(A_PROMPT + line)
+    for complaint in complaints:
+        assert complaint in said
+    assert said.count("\n  ") == 1
+
+
+def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -> None:
+    said = rejected(A_PROMPT + 'init_image = "a.png"\nstrength = 0.5')
+    assert said.count("\n  ") == 1
+
+
+@pytest.mark.parametrize(
+    ("lines", "what", "fix"),
+    [
+        ('aspect_ratio = "1:1"\nwidth = 512\nheight = 512', "exclude each other", "Keep aspect_ratio alone"),
+        ('aspect_ratio = "1:1"\nheight = 512', "exclude each other", "Keep aspect_ratio alone"),
+        ("width = 512", "width is given without height", "Add height"),
+        ("height = 512", "height is given without width", "Add width"),
+        ("width = 1465\nheight = 1024", "silently draw 1456", "Use 1456 or 1472."),
+        ("width = 1024\nheight = 1465", "silently draw 1456", "Use 1456 or 1472."),
+        ("width = 1472\nheight = 1140", "silently draw 1136", "1472×1104 is the makers' 4:3"),
+        ("width = 1140\nheight = 1472", "silently draw 1136", "Use 1104"),
+        ("width = 48\nheight = 512", "48 pixels are too few", "Use 64 or more."),
+        ("width = 0\nheight = 512", "0 pixels are too few", "Use 64 or more."),
+        ("width = 3088\nheight = 512", "3088 pixels are too many", "Use 3072 or fewer."),
+        ("width = 3071\nheight = 512", "silently draw 3056", "Use 3056 or 3072."),
+        ("width = 2064\nheight = 2048", "the model takes 4,194,304", "Use 2048×2032 or smaller."),
+        ("num_inference_steps = 1", "black picture", "Use 2 or more (50 is the model's recommendation)."),
+        ("num_inference_steps = 0", "0 is too small", "Use 2 or more"),
+        ("num_inference_steps = 201", "201 is too large", "from 2 to 200"),
+        ('true_cfg_scale = 1\nnegative_prompt = "x"', "no effect", "Raise true_cfg_scale above 1.0"),
+        ('true_cfg_scale = 1.0\nnegative_prompt = "x"', "no effect", "or leave negative_prompt out"),
+        ("strength = 0.5", "redrawn", "Name the picture with image"),
+        ('task = "text-to-image"\nimage = "a.png"', "from words alone", 'Set task to "image-to-image"'),
+        ('task = "image-to-image"', "needs a source picture", "set image to its name"),
+        ('task = "img2img"', '"img2img" is no task', 'Use "text-to-image" or "image-to-image"'),
+        ("task = 5", "5 is no task", "Use "),
+        ('model = "flux"', '"flux" is none', 'The models are: "qwen-image".'),
+        ("output.quality = 90", "png is written without loss", 'Set output.format to "jpeg"'),
+        ('output = {format = "webp", quality = 90}', "webp is written without loss", "or leave the quality out"),
+        ('output = "png"', '"png" is no table', "output.format, output.quality"),
+        ('output.format = "gif"', '"gif" is not possible here', 'Use one of "png", "webp", "jpeg".'),
+        (
+            "seed = 9223372036854775806\nnum_images = 3",
+            "more than 9223372036854775807",
+            "at most 9223372036854775805",
+        ),
+        ("seed = -1", "-1 is too small", "from 0 to 9223372036854775807"),
+        ("seed = 9223372036854775808", "9223372036854775808 is too large", "from 0 to 9223372036854775807"),
+        (f"seed = 0x{'f' * 60_000}", "this huge number is too large", "from 0 to"),
+        (f"true_cfg_scale = 0x{'f' * 60_000}", "this huge number", "from 1.0 to 20.0"),
+        ("num_images = 0", "0 is too small", "from 1 to 1000"),
+        ("priority = 101", "101 is too large", "from -100 to 100"),
+        ("true_cfg_scale = 0.5", "0.5 is too small", "from 1.0 to 20.0"),
+        ("true_cfg_scale = nan", "NaN is no number", "from 1.0 to 20.0"),
+        ("true_cfg_scale = -inf", "-Infinity is no number", "from 1.0 to 20.0"),
+        ('image = "a.png"\nstrength = 0', "0 is too small", "above 0.0, up to 1.0"),
+        ('image = "a.png"\nstrength = 1.1', "1.1 is too large", "above 0.0, up to 1.0"),
+        ('num_inference_steps = "28"', '"28" is a text, not a number', 'Write 28, not "28".'),
+        ('true_cfg_scale = "4"', '"4" is a text, not a number', 'Write 4.0, not "4".'),
+        ('num_inference_steps = "many"', '"many" is a text', "from 2 to 200"),
+        ("seed = 42.0", "42.0 is no whole number", "Write 42."),
+        ("seed = 1.5", "1.5 is no whole number", "Write a whole number from 0"),
+        ("seed = 1e300", "1e+300 is no whole number", "Write a whole number from 0"),
+        ("seed = nan", "NaN is no number", "Write a whole number from 0"),
+        ("seed = true", "true is no number", "Write a whole number from 0"),
+        ("seed = 1979-05-27", "1979-05-27 is no number", "Write a whole number from 0"),
+        ("true_cfg_scale = true", "true is no number", "Write a number from 1.0"),
+        ("seed = [1, 2]", "a list is no number", "Write a whole number from 0"),
+        ("width = 1.5\nheight = 512", "1.5 is no whole number", "a multiple of 16"),
+        ("name = 5", "5 is no text", 'Put it between quotation marks: "5".'),
+        ("name = {}", "a table is no text", "between quotation marks"),
+        ('name = ""', "it is empty", "or leave it out"),
+        ('name = "  "', "nothing but blanks", "or leave it out"),
+        (f'name = "{"n" * 121}"', "121 characters; 120 are allowed", "Shorten it."),
+        (r'name = "a\nb"', "control character (U+000A)", "Take it out."),
+        (r'negative_prompt = "a\u0007b"', "control character (U+0007)", "new line"),
+        ('aspect_ratio = "4:5"', '"4:5" is not possible here', "give width and height"),
+        ("end = false", "false is not possible here", "Write true, or leave it out."),
+        ("end = 1", "1 is not possible here", "Write true, or leave it out."),
+        ('"$schema" = 5', "5 is no address of a schema", "Take it out."),
+    ],
+)
+def test_what_cannot_be_drawn_as_asked_is_refused_with_a_cure(lines: str, what: str, fix: str) -> None:
+    said = rejected(A_PROMPT + lines)
+    fault, cure = said.split("\n  ")
+    assert what in fault
+    assert fix in cure
+
+
+@pytest.mark.parametrize(
+    ("prompt", "what"),
+    [
+        ('prompt = ""', "it is empty"),
+        ('prompt = " \\n "', "nothing but blanks"),
+        (r'prompt = "a\u0000b"', "U+0000"),
+        (r'prompt = "a\u007fb"', "U+007F"),
+        (r'prompt = "a\rb"', "U+000D"),
+        (f'prompt = "{"x" * 10_001}"', "10,001 characters; 10,000 are allowed"),
+        ("seed = 1", "every job needs a prompt"),
+    ],
+)
+def test_a_prompt_that_says_nothing_or_too_much_is_refused(prompt: str, what: str) -> None:
+    assert what in rejected(prompt)
+
+
+def test_the_demo_family_has_its_own_limits() -> None:
+    catalogue = Catalogue(families={"qwen-image": QWEN_IMAGE, "demo": DEMO}, default="qwen-image")
+    size = A_PROMPT + "width = 1024\nheight = 1024\n"
+    accepted(size, catalogue=catalogue)
+    assert "Use 512 or fewer" in rejected(size + 'model = "demo"', catalogue=catalogue)
+
+
+def test_no_guidance_and_a_blank_negative_prompt_go_together() -> None:
+    """As in the makers' recipe for the distilled models; nothing is asked for, so nothing is lost."""
+    accepted(A_PROMPT + 'true_cfg_scale = 1.0\nnegative_prompt = " "')
+
+
+def test_a_null_in_json_is_a_setting_left_out() -> None:
+    assert accepted('{"prompt": "x", "seed": null, "width": null, "name": null}', "job.json") == accepted(
+        '{"prompt": "x"}', "job.json"
+    )
+
+
+def test_a_schema_may_be_named_for_the_editor() -> None:
+    assert accepted('{"$schema": "../job.schema.json", "prompt": "x"}', "job.json").prompt == "x"
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "Ein grüner Fuchs, groß wie ein Löwe, „Müßiggang“",
+        "一只红色的狐狸。站在雪地里、写着「你好」",
+        "👩‍🚀🦊 on the moon 🌕",
+        "שועל אדום על רקע לבן",
+        "first line\n\tsecond line",
+        "界" * 10_000,
+        "🦊" * 10_000,
+    ],
+    ids=["German", "Chinese", "emoji", "right to left", "two lines", "10,000 characters", "10,000 emoji"],
+)
+def test_prompts_of_all_languages_arrive_unchanged(prompt: str) -> None:
+    quoted = json.dumps(prompt, ensure_ascii=False)
+    assert accepted(f"prompt = {quoted}").prompt == prompt
+    assert accepted(f'{{"prompt": {quoted}}}', "job.json").prompt == prompt
+
+
+def test_windows_line_ends_and_a_byte_order_mark_are_fine() -> None:
+    assert accepted(b'\xef\xbb\xbfprompt = "x"\r\nseed = 5\r\n').seed == 5
+    assert accepted(b'\xef\xbb\xbf{\r\n"prompt": "x"}\r\n', "job.JSON").prompt == "x"
+    assert "line 2: foo" in rejected(b'\xef\xbb\xbfprompt = "x"\r\nfoo = 5\r\n')
+
+
+def test_a_file_name_cannot_forge_a_complaint() -> None:
+    said = rejected("", "a\nb\u202e\udcff.toml")
+    assert said.startswith("a\\u000ab\\u202e\\udcff.toml: the file is empty.\n  ")
+    said.encode()
+
+
+def test_a_file_with_hundreds_of_faults_names_some_and_counts_the_rest() -> None:
+    many = A_PROMPT + "\n".join(f"unknown{number} = 1" for number in range(3000))
+    rejection = read_job(many.encode(), "job.toml", CATALOGUE)
+    assert isinstance(rejection, Rejection)
+    assert len(rejection.problems) == MAX_PROBLEMS + 1
+    assert "more faults" in rejection.problems[-1].what
+
+
+def test_a_fault_behind_hundreds_of_others_is_still_taken_for_one() -> None:
+    unknown = {f"unknown{number}": 1 for number in range(400)}
+    rejected(json.dumps({"prompt": "x", "image": 5, "end": [], "output": unknown}), "job.json")

@@ -1,0 +1,170 @@
+"""Whatever is dropped: a job, or a complaint that says where, what and how to mend it."""
+
+import json
+import math
+from typing import Any
+
+import jsonschema
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.families import ASPECT_RATIOS, DEMO, QWEN_IMAGE
+from qwen_image_daemon.jobs.models import ImageToImageJob, TextToImageJob
+from qwen_image_daemon.jobs.problems import Rejection
+from qwen_image_daemon.jobs.reading import read_job
+from qwen_image_daemon.jobs.resolution import resolve
+from qwen_image_daemon.jobs.schema import job_schema
+
+CATALOGUE = Catalogue(families={"qwen-image": QWEN_IMAGE, "demo": DEMO}, default="qwen-image")
+SCHEMA = jsonschema.Draft202012Validator(job_schema())
+
+TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
+SCALARS: st.SearchStrategy[Any] = (
+    st.integers()
+    | st.floats()
+    | st.booleans()
+    | TEXTS
+    | st.sampled_from([1, 1.0, 16, 512, 1472, 1140, "1:1", "png", "a.png"])
+)
+VALUES = st.recursive(
+    SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=5
+)
+SETTINGS = st.sampled_from(
+    [*ImageToImageJob.model_fields, "guidance_scale", "promt", "steps", "init_image", "$schema"]
+)
+OUTPUTS = st.fixed_dictionaries(
+    {}, optional={"format": st.sampled_from(["png", "jpeg", "gif", 5]), "quality": st.integers(-1, 101) | VALUES}
+)
+DOCUMENTS = st.dictionaries(SETTINGS | TEXTS, VALUES, max_size=8).flatmap(
+    lambda document: st.fixed_dictionaries(
+        {},
+        optional={
+            "prompt": TEXTS,
+            "output": OUTPUTS,
+            "task": st.sampled_from(["text-to-image", "image-to-image"]),
+        },
+    ).map(lambda likely: {**document, **likely})
+)
+
+PRINTABLE = st.text(st.characters(exclude_categories=("C", "Z")), min_size=1, max_size=30)
+SIZES = st.sampled_from([{}, {"width": 512, "height": 256}]) | st.sampled_from(ASPECT_RATIOS).map(
+    lambda ratio: {"aspect_ratio": ratio}
+)
+GOOD_DOCUMENTS = st.tuples(
+    st.fixed_dictionaries(
+        {"prompt": PRINTABLE},
+        optional={
+            "name": PRINTABLE,
+            "model": st.sampled_from(["qwen-image", "demo"]),
+            "negative_prompt": PRINTABLE,
+            "true_cfg_scale": st.floats(1.5, 20) | st.integers(2, 20),
+            "num_inference_steps": st.integers(2, 200),
+            "seed": st.integers(0, 2**62),
+            "num_images": st.integers(1, 1000),
+            "priority": st.integers(-100, 100),
+            "output": st.sampled_from([{}, {"format": "webp"}, {"format": "jpeg", "quality": 80}]),
+            "end": st.just(value=True),
+        },
+    ),
+    SIZES,
+    st.sampled_from([{}, {"task": "text-to-image"}, {"image": "sub/a.png"}, {"image": "a.webp", "strength": 0.4}]),
+).map(lambda parts: {**parts[0], **parts[1], **parts[2]})
+
+
+def as_toml(document: dict[str, Any]) -> str:
+    return "".join(f"{_toml(key)} = {_toml(value)}\n" for key, value in document.items())
+
+
+def _toml(value: Any) -> str:
+    match value:
+        case str():
+            # JSON's escapes are TOML's, but TOML wants one more.
+            return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        case bool() | int():
+            return json.dumps(value)
+        case float():
+            return repr(value)
+        case list():
+            return f"[{', '.join(_toml(item) for item in value)}]"
+        case _:
+            return f"{{{', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())}}}"
+
+
+def check_promise(content: bytes, filename: str) -> TextToImageJob | ImageToImageJob | Rejection:
+    """Want a job that can be resolved, or problems that each say all three things in our words."""
+    read = read_job(content, filename, CATALOGUE)
+    if isinstance(read, Rejection):
+        assert read.problems
+        for problem in read.problems:
+            assert problem.where.startswith(filename)
+            assert problem.what.strip()
+            assert problem.fix.strip()
+            said = str(problem)
+            said.encode()
+            assert said.count("\n") == 1
+            assert "nput should" not in said
+            assert "does not fit here" not in said
+    else:
+        resolve(read, CATALOGUE, seed=1)
+    return read
+
+
+PATIENTLY = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+"""The machine may be busy with other things."""
+
+
+@PATIENTLY
+@given(st.binary(max_size=200) | TEXTS.map(str.encode), st.sampled_from(["a.toml", "a.json", "a.txt"]))
+@example(b'\xff\xfe{\x00"\x00', "a.json")
+@example(b'{"\\ud800": 1, "\\ud800": 2}', "a.json")
+@example(b'{"prompt": "\\ud800", "seed": 1e999, "image": {"image": []}}', "a.json")
+@example(b'"" = 1\n"a\\nb" = 2', "a.toml")
+def test_any_bytes_are_a_job_or_a_complaint(content: bytes, filename: str) -> None:
+    check_promise(content, filename)
+
+
+@PATIENTLY
+@given(DOCUMENTS)
+def test_any_json_document_is_a_job_or_a_complaint(document: dict[str, Any]) -> None:
+    read = check_promise(json.dumps(document).encode(), "a.json")
+    if not isinstance(read, Rejection):
+        SCHEMA.validate(document)
+
+
+@PATIENTLY
+@given(DOCUMENTS)
+def test_toml_and_json_of_one_document_get_the_same_answer(document: dict[str, Any]) -> None:
+    from_toml = check_promise(as_toml(document).encode(), "a.toml")
+    from_json = check_promise(json.dumps(document).encode(), "a.json")
+    assert isinstance(from_toml, Rejection) == isinstance(from_json, Rejection)
+
+
+@PATIENTLY
+@given(GOOD_DOCUMENTS)
+def test_a_good_job_means_the_same_in_toml_and_in_json_and_fits_the_schema(document: dict[str, Any]) -> None:
+    from_toml = check_promise(as_toml(document).encode(), "a.toml")
+    from_json = check_promise(json.dumps(document).encode(), "a.json")
+    assert not isinstance(from_toml, Rejection), str(from_toml)
+    assert from_toml == from_json
+    SCHEMA.validate(document)
+
+
+@PATIENTLY
+@given(GOOD_DOCUMENTS)
+def test_a_job_read_again_from_its_normalised_form_is_the_same_job(document: dict[str, Any]) -> None:
+    job = check_promise(json.dumps(document).encode(), "a.json")
+    assert not isinstance(job, Rejection)
+    assert check_promise(job.model_dump_json().encode(), "a.json") == job
+
+
+@PATIENTLY
+@given(
+    GOOD_DOCUMENTS,
+    st.sampled_from(["seed", "true_cfg_scale", "num_images", "strength"]),
+    st.sampled_from([math.nan, math.inf]),
+)
+def test_no_number_that_is_none_gets_through(document: dict[str, Any], key: str, value: float) -> None:
+    broken = {**document, key: value}
+    assert isinstance(check_promise(as_toml(broken).encode(), "a.toml"), Rejection)
+    assert isinstance(check_promise(json.dumps(broken).encode(), "a.json"), Rejection)
