@@ -1,4 +1,4 @@
-"""Drawing one job: model, source, picture after picture. The pictures go to the saver, how it went to the caller."""
+"""Drawing one job: model, source, picture after picture. Pictures go to the saver, how it went to the caller."""
 
 import time
 from collections.abc import Callable
