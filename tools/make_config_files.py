@@ -84,7 +84,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; say which files are not fresh")
     check = parser.parse_args().check
-    stale = [path for path, text in config_files() if not path.exists() or path.read_text(encoding="utf-8") != text]
+    stale = [
+        path for path, text in config_files() if not path.exists() or path.read_text(encoding="utf-8") != text
+    ]
     for path, text in config_files():
         if path in stale:
             print(f"{path.name}: {'not fresh; run make config' if check else 'written'}")

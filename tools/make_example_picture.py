@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Draw the photograph-like picture of the examples: a harbour at dusk, from gradients, light, blur and grain.
 
     python tools/make_example_picture.py jobs_example/harbour.jpg
@@ -22,6 +23,7 @@ Floats = NDArray[np.floating[Any]]
 
 
 def main() -> None:
+    """Draw the picture, and write it to the path on the command line."""
     target = Path(sys.argv[1])
     dice = np.random.default_rng(7)
     picture = _sky(dice)

@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Build a tiny Qwen-Image checkpoint of the real classes with random weights, offline, in seconds.
 
 usage: python tools/tiny_checkpoint.py FOLDER [--kind KIND]
@@ -25,6 +26,7 @@ from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
 from torch import nn
 from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration, Qwen2Tokenizer
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
+from transformers.utils import logging as transformers_logging
 
 INDEX = "model_index.json"
 HIDDEN = 32
@@ -230,6 +232,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path, help="where the checkpoint is to be")
     parser.add_argument("--kind", choices=sorted(KINDS), default="text-to-image")
     wanted = parser.parse_args()
+    transformers_logging.disable_progress_bar()
     if not build(wanted.folder, wanted.kind):
         print(f"{wanted.folder} already holds a checkpoint")
         return

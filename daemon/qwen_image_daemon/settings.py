@@ -23,6 +23,11 @@ Precision = Literal["bfloat16", "float16", "float32"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+EMBEDDED = "embedded"
+"""The source of the demo model, which the package carries."""
+DEMO_MODEL = "demo"
+
+
 class Section(BaseModel):
     """One table of the settings file."""
 
@@ -35,9 +40,18 @@ class ModelSettings(Section):
     family: FamilyName = "qwen-image"
     """Architecture: which sizes and defaults apply. qwen-image or demo."""
     source: Annotated[str, Field(min_length=1)]
-    """Checkpoint folder, or hub name. Never taken from a job."""
+    """Checkpoint folder (a relative one begins with ./), hub name (owner/name), or embedded: the small demo model
+    that the daemon brings along (family demo). Never taken from a job."""
     revision: str | None = None
     """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Give the checkpoint's folder, or None where `source` is a hub name: owner/name."""
+        if self.source == EMBEDDED:
+            return Path(__file__).resolve().parent / "demo_model"
+        is_hub_name = self.source.count("/") == 1 and not self.source.startswith(("/", ".", "~"))
+        return None if is_hub_name else Path(self.source).expanduser()
 
 
 class InboxSettings(Section):
@@ -124,13 +138,22 @@ class Settings(BaseSettings):
     outbox_folder: Path | None = None
     """Where results appear. May be on a share. `<root>/outbox` where it is left out."""
     default_model: str = "qwen-image"
-    """The model of jobs that name none. One of [models.NAME]."""
+    """The model of jobs that name none. One of [models.NAME], or demo: the small model that we bring along."""
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)] = Field(default_factory=_default_models)
     """The models that jobs may name."""
     inbox: InboxSettings = InboxSettings()
     render: RenderSettings = RenderSettings()
     outbox: OutboxSettings = OutboxSettings()
     log: LogSettings = LogSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _offer_demo_model(cls, values: dict[str, Any]) -> dict[str, Any]:
+        # Only where it is asked for: on a render box no job can push out the real model with it.
+        if values.get("default_model") != DEMO_MODEL or DEMO_MODEL in values.get("models", {}):
+            return values
+        demo = {DEMO_MODEL: {"family": "demo", "source": EMBEDDED}}
+        return {**values, "models": {**values.get("models", {}), **demo}}
 
     @model_validator(mode="after")
     def _default_model_exists(self) -> "Settings":
@@ -142,11 +165,11 @@ class Settings(BaseSettings):
     @property
     def folders(self) -> Folders:
         """Say where the three folders are."""
-        root = self.root.absolute()
+        root = self.root.expanduser().absolute()
         return Folders(
-            inbox=(self.inbox_folder or root / "inbox").absolute(),
-            spool=(self.spool_folder or root / "spool").absolute(),
-            outbox=(self.outbox_folder or root / "outbox").absolute(),
+            inbox=(self.inbox_folder or root / "inbox").expanduser().absolute(),
+            spool=(self.spool_folder or root / "spool").expanduser().absolute(),
+            outbox=(self.outbox_folder or root / "outbox").expanduser().absolute(),
         )
 
     @property

@@ -7,7 +7,7 @@ import tomli
 import typer
 from pydantic import ValidationError
 
-from qwen_image_daemon.settings import Settings, load_settings
+from qwen_image_daemon.settings import DEMO_MODEL, Settings, load_settings
 
 WRONG_USE = 2
 """Exit code for arguments and settings that cannot work."""
@@ -32,8 +32,8 @@ def settings_or_exit(root: Path | None, config: Path | None, model: str | None =
 
 
 def _with_model(settings: Settings, model: str) -> Settings:
-    if model not in settings.models:
+    if model not in settings.models and model != DEMO_MODEL:
         names = ", ".join(sorted(settings.models))
-        typer.echo(f"--model {model}: no such model. The settings have: {names}.", err=True)
+        typer.echo(f"--model {model}: no such model. The settings have: {names}; demo is always there.", err=True)
         raise typer.Exit(WRONG_USE)
     return Settings.model_validate(settings.model_dump() | {"default_model": model})

@@ -21,6 +21,4 @@ def run_daemon(
         return serve(settings, Options(once=once, inline=inline, dry_run=dry_run))
     except Unready as reason:
         typer.echo(str(reason), err=True)
-    except OSError as error:
-        typer.echo(f"{error}. The folders must exist and be writable for this user.", err=True)
     return WRONG_USE

@@ -39,7 +39,7 @@ def describe(status: DaemonStatus, *, running: bool) -> Iterator[str]:
     if not running and status.state != "stopped":
         yield f"not running; it was {status.state} at {_local(status.updated_at)}, and ended without a word"
     else:
-        yield f"{status.state} since {_local(status.started_at)} (process {status.pid} on {status.host})"
+        yield f"{status.state} (process {status.pid} on {status.host}, started {_local(status.started_at)})"
     yield from (f"  ! {sentence}" for sentence in status.trouble)
     if running and status.current is not None:
         job = status.current

@@ -23,7 +23,7 @@ def open_beneath(root: Path, relative: str, expected: Stamp) -> int:
     """Open a regular file below `root`, following no link on the way, and give its descriptor.
 
     Opened without blocking: a FIFO put in a file's place would otherwise hold us for ever.
-    Raises ChangedMeanwhile where it is another file than expected, or gone.
+    Raises ChangedMeanwhile where it is another file than expected, or gone; PermissionError where we may not.
     """
     *folders, name = PurePosixPath(relative).parts
     descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -32,6 +32,8 @@ def open_beneath(root: Path, relative: str, expected: Stamp) -> int:
             flags = _FLAGS if part is name else _FLAGS | os.O_DIRECTORY
             with opened(descriptor) as parent:
                 descriptor = os.open(part, flags, dir_fd=parent)
+    except PermissionError:
+        raise
     except OSError as error:
         raise ChangedMeanwhile(f"{relative}: {error.strerror}") from error
     status = os.fstat(descriptor)

@@ -4,6 +4,7 @@ import hashlib
 import os
 import socket
 from pathlib import Path
+from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from qwen_image_daemon.spool.durable import opened, sync_folder
 from qwen_image_daemon.spool.records import Record
@@ -18,8 +19,13 @@ class Claim(Record):
     boot_id: str
     pid: int
     job_id: str
-    path: str
-    """The job file, relative to the inbox."""
+    quoted_path: str
+    """The job file, relative to the inbox, percent-encoded: names need not be UTF-8."""
+
+    @property
+    def path(self) -> str:
+        """The job file, relative to the inbox."""
+        return os.fsdecode(unquote_to_bytes(self.quoted_path))
 
 
 class Claims:
@@ -34,16 +40,27 @@ class Claims:
 
     def claim(self, path: str, job_id: str) -> Claim | None:
         """Claim a drop, on the disk when this returns. Gives None for success, or the claim that was first."""
-        claim = Claim(host=socket.gethostname(), boot_id=_boot_id(), pid=os.getpid(), job_id=job_id, path=path)
+        claim = Claim(
+            host=socket.gethostname(),
+            boot_id=_boot_id(),
+            pid=os.getpid(),
+            job_id=job_id,
+            quoted_path=quote_from_bytes(os.fsencode(path)),
+        )
         file = self._file(path)
         try:
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
         except FileExistsError:
             return self._read(file) or claim.model_copy(update={"host": "unknown"})
-        with opened(descriptor):
-            os.write(descriptor, claim.to_bytes())
-            os.fsync(descriptor)
-        sync_folder(self._folder)
+        try:
+            with opened(descriptor):
+                os.write(descriptor, claim.to_bytes())
+                os.fsync(descriptor)
+            sync_folder(self._folder)
+        except OSError:
+            # A claim that says nothing would keep the drop from us too.
+            file.unlink(missing_ok=True)
+            raise
         return None
 
     def release(self, path: str) -> None:

@@ -1,12 +1,14 @@
 """The last step of taking a drop: once the spool holds it, the inbox lets go of it. Safe to repeat."""
 
 import hashlib
+import stat
 import time
 from pathlib import Path, PurePosixPath
 
 import structlog
 
 from qwen_image_daemon.inbox.claims import Claims
+from qwen_image_daemon.inbox.names import printable
 from qwen_image_daemon.spool.durable import sync_folder
 from qwen_image_daemon.spool.spool import Entry, Spool
 
@@ -22,6 +24,8 @@ def hand_over(inbox: Path, path: str, job_id: str) -> None:
     # Names may be 255 bytes long already; the end holds the suffix.
     kept = name.encode(errors="surrogateescape")[-_NAME_BYTES:].decode(errors="ignore")
     try:
+        # Somebody may have cleared it away; the rename would then fail as if the source were gone.
+        (inbox / TAKEN).mkdir(exist_ok=True)
         (inbox / path).rename(inbox / TAKEN / f"{job_id}-{kept}")
     except FileNotFoundError:
         return
@@ -38,7 +42,7 @@ def finish_hand_overs(inbox: Path, spool: Spool, claims: Claims) -> None:
         entry = spool.find(claim.job_id)
         if entry is not None and _same(inbox / claim.path, entry):
             hand_over(inbox, claim.path, claim.job_id)
-            log.info("drop.handed_over_late", id=claim.job_id, file=claim.path)
+            log.info("drop.handed_over_late", id=claim.job_id, file=printable(claim.path))
         claims.release(claim.path)
     claims.drop_torn()
 
@@ -47,7 +51,8 @@ def forget_old_taken(inbox: Path, days: float) -> None:
     """Delete what has lain in `.taken` for longer than `days`, by our own change time of the rename."""
     oldest = time.time() - days * 86_400
     for path in (inbox / TAKEN).iterdir():
-        if path.lstat().st_ctime < oldest:
+        status = path.lstat()
+        if stat.S_ISREG(status.st_mode) and status.st_ctime < oldest:
             path.unlink(missing_ok=True)
 
 

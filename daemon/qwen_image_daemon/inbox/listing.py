@@ -47,5 +47,6 @@ def _walk(folder: Path, prefix: str, depth: int) -> Iterator[tuple[str, Stamp]]:
                 yield relative, Stamp.of(status)
             elif stat.S_ISDIR(status.st_mode) and depth > 0:
                 yield from _walk(folder / item.name, relative + "/", depth - 1)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            # Gone, another thing by now, or one person's private folder: no reason to stop looking at the rest.
             continue

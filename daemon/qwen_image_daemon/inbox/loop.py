@@ -8,11 +8,12 @@ import structlog
 
 from qwen_image_daemon.inbox.claims import Claims
 from qwen_image_daemon.inbox.handover import TAKEN, finish_hand_overs, forget_old_taken
+from qwen_image_daemon.inbox.names import printable
 from qwen_image_daemon.inbox.settling import LOOKS
 from qwen_image_daemon.inbox.taking import TakeIn
 from qwen_image_daemon.inbox.watching import InboxWatch
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.loop_control import LoopControl
+from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.settings import InboxSettings
 from qwen_image_daemon.spool.durable import replace_content
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
@@ -27,29 +28,48 @@ ALLOWANCE_SECONDS = 300.0
 def take_in(
     inbox: Path, spool: Spool, catalogue: Catalogue, settings: InboxSettings, control: LoopControl
 ) -> None:
-    """Take drops until asked to stop; with `control.drain`, until nothing is left that could be taken."""
-    prepare_inbox(inbox)
-    spool.discard_unfinished_copies()
-    finish_hand_overs(inbox, spool, Claims(inbox))
-    forget_old_taken(inbox, settings.taken_days)
-    looker = TakeIn(inbox, spool, catalogue, settings, lambda: datetime.now(UTC))
+    """Take drops until asked to stop; with `control.drain`, until nothing is left that could be taken.
+
+    Raises GaveUp where it drains and inbox or spool fail.
+    """
+    looker: TakeIn | None = None
+
+    def go_on() -> bool:
+        # The pause between two looks counts too: it may be set longer than any look takes.
+        control.beat(ALLOWANCE_SECONDS + max(settings.rescan_seconds, settings.settle_seconds))
+        return not control.stopping.is_asked()
+
     with InboxWatch(inbox) as watch:
-        while not control.stopping.is_asked():
-            control.beat(ALLOWANCE_SECONDS)
-            watch.keep_up()
+        while go_on():
             try:
-                look = looker.look(watch.renamed(), now=time.monotonic())
+                # Each time anew: an inbox that was unmounted or deleted comes back without them.
+                prepare_inbox(inbox)
+                watch.keep_up()
+                if looker is None:
+                    looker = _recovered(inbox, spool, catalogue, settings)
+                look = looker.look(watch.renamed(), now=time.monotonic(), go_on=go_on)
+                waiting = {printable(path): reason for path, reason in look.waiting.items()}
+                _report(spool, TakeInReport(waiting=waiting))
             except OSError as error:
                 # A full disk, a share that is away: nothing is lost, and it mends itself or somebody does.
                 log.warning("inbox.troubled", reason=str(error))
-                _report(spool, TakeInReport(trouble=str(error)))
+                if control.drain:
+                    raise GaveUp(f"The inbox cannot be taken in: {error}") from None
+                _report_trouble(spool, str(error))
                 watch.wait(settings.rescan_seconds, control.stopping)
                 continue
-            _report(spool, TakeInReport(waiting=dict(look.waiting)))
             if control.drain and not look.unsettled and look.taken == 0:
                 return
             soon = look.unsettled or control.drain
             watch.wait(settings.settle_seconds / LOOKS if soon else settings.rescan_seconds, control.stopping)
+
+
+def _recovered(inbox: Path, spool: Spool, catalogue: Catalogue, settings: InboxSettings) -> TakeIn:
+    """Settle what a take-in that died left behind, and begin anew."""
+    spool.discard_unfinished_copies()
+    finish_hand_overs(inbox, spool, Claims(inbox))
+    forget_old_taken(inbox, settings.taken_days)
+    return TakeIn(inbox, spool, catalogue, settings, lambda: datetime.now(UTC))
 
 
 def prepare_inbox(inbox: Path) -> None:
@@ -64,3 +84,11 @@ def _report(spool: Spool, report: TakeInReport) -> None:
     content = report.to_bytes()
     if not path.exists() or path.read_bytes() != content:
         replace_content(path, content)
+
+
+def _report_trouble(spool: Spool, trouble: str) -> None:
+    try:
+        _report(spool, TakeInReport(trouble=trouble))
+    except OSError as error:
+        # The disk that is full may be the spool's own; the log says it too.
+        log.warning("report.unwritten", reason=str(error))

@@ -29,16 +29,10 @@ def check_size(size_bytes: int, settings: InboxSettings) -> None:
 
 
 def upright_size(path: Path, settings: InboxSettings) -> Size:
-    """Decode a picture wholly, and give its size after EXIF rotation. Raises UnfitPicture or OSError."""
+    """Decode a picture wholly, and give its size after EXIF rotation. Raises UnfitPicture."""
     try:
         with warnings.catch_warnings(action="error"), Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
-            if width * height > settings.max_image_pixels:
-                # Before decoding: a 160 KiB file can hold 169 megapixels.
-                raise UnfitPicture(
-                    f"the picture has {width}×{height} pixels; the limit is {settings.max_image_pixels:,}.",
-                    "Scale it down, or raise max_image_pixels in the daemon's settings.",
-                )
+            _check_pixels(Size(*picture.size), settings)
             picture.load()
             upright = ImageOps.exif_transpose(picture)
             return Size(*upright.size)
@@ -47,7 +41,18 @@ def upright_size(path: Path, settings: InboxSettings) -> Size:
             "the file is no PNG, JPEG or WEBP picture.",
             "Save it as PNG, JPEG or WEBP; the suffix alone does not help.",
         ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, Warning) as error:
+    except UnfitPicture:
+        raise
+    except Exception as error:  # noqa: BLE001  decoders raise whatever a broken file leads them to: struct.error, TypeError
         raise UnfitPicture(
             f"the picture cannot be decoded: {error}.", "Export it again, or copy it anew."
         ) from None
+
+
+def _check_pixels(size: Size, settings: InboxSettings) -> None:
+    # Before decoding: a 160 KiB file can hold 169 megapixels.
+    if size.width * size.height > settings.max_image_pixels:
+        raise UnfitPicture(
+            f"the picture has {size} pixels; the limit is {settings.max_image_pixels:,}.",
+            "Scale it down, or raise max_image_pixels in the daemon's settings.",
+        )

@@ -13,7 +13,7 @@ from qwen_image_daemon.inbox.beneath import ChangedMeanwhile, copy_beneath, ends
 from qwen_image_daemon.inbox.claims import Claims
 from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
-from qwen_image_daemon.inbox.names import is_job
+from qwen_image_daemon.inbox.names import is_job, printable
 from qwen_image_daemon.inbox.pictures import UnfitPicture, check_size, upright_size
 from qwen_image_daemon.inbox.settling import Settling
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
@@ -70,18 +70,27 @@ class TakeIn:
         self._read: dict[str, tuple[Stamp, AnyJob | Rejection]] = {}
         self._sequence = spool.next_sequence()
 
-    def look(self, renamed: Collection[str], *, now: float) -> Look:
-        """List the inbox, and take what is ready. `now` is in monotonic seconds. Raises OSError."""
+    def look(self, renamed: Collection[str], *, now: float, go_on: Callable[[], bool] = lambda: True) -> Look:
+        """List the inbox, and take what is ready. `now` is in monotonic seconds. Raises OSError.
+
+        `go_on` is asked before each drop: one look may take thousands.
+        """
         listing = list_inbox(self._inbox)
         quiet = self._settling.observe(listing, renamed, now=now)
         self._read = {path: read for path, read in self._read.items() if path in listing}
         waiting: dict[str, str] = {}
         taken = 0
         for path in sorted(filter(is_job, quiet), key=natural_order):
+            if not go_on():
+                # The notes stay as they are: what was not looked at may be waiting still.
+                return Look(taken, waiting, unsettled=True)
             try:
                 reason = self._take_if_ready(path, listing, quiet)
             except ChangedMeanwhile:
                 continue
+            except PermissionError as error:
+                # Others' drops go on; this one says why it does not.
+                reason = f"cannot be taken: {error.strerror}. Let the daemon's user read it"
             if reason is None:
                 taken += 1
             else:
@@ -130,7 +139,11 @@ class TakeIn:
     ) -> str | None:
         """Claim, copy, commit, take away. Gives None, or why the drop waits on."""
         entry = self._spool.begin(self._clock())
-        first = self._claims.claim(path, entry.id)
+        try:
+            first = self._claims.claim(path, entry.id)
+        except OSError:
+            shutil.rmtree(entry.folder, ignore_errors=True)
+            raise
         if first is not None:
             shutil.rmtree(entry.folder)
             return f"is claimed by {first.host}"
@@ -157,17 +170,20 @@ class TakeIn:
     ) -> JobRecord:
         name = PurePosixPath(path).name
         if listing[path].size <= MAX_JOB_BYTES:
-            source = copy_beneath(self._inbox, path, listing[path], entry.folder / DROPPED / name)
+            target = entry.folder / DROPPED / printable(name)
+            source = copy_beneath(self._inbox, path, listing[path], target)
+            source = source.model_copy(update={"path": printable(path)})
         else:
             # Refused for its size: it is kept in the inbox's `.taken`, not carried through spool and outbox.
-            source = FileRecord(path=path, size_bytes=listing[path].size, sha256="")
+            source = FileRecord(path=printable(path), size_bytes=listing[path].size, sha256="")
         inputs = tuple(
             copy_beneath(self._inbox, place, listing[place], entry.folder / INPUTS / name).model_copy(
                 update={"path": name}
             )
             for name, place in pictures.items()
         )
-        title = PurePosixPath(path).stem if isinstance(job, Rejection) else job.name or PurePosixPath(path).stem
+        stem = PurePosixPath(printable(path)).stem
+        title = stem if isinstance(job, Rejection) else job.name or stem
         self._sequence += 1
         return JobRecord(
             id=entry.id,
@@ -204,4 +220,4 @@ class TakeIn:
 
 
 def _complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
-    return Problem(where=f"{PurePosixPath(path).name}: {picture}", what=str(unfit), fix=unfit.fix)
+    return Problem(where=f"{PurePosixPath(printable(path)).name}: {picture}", what=str(unfit), fix=unfit.fix)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import structlog
 
-from qwen_image_daemon.inbox.names import WAITING_SUFFIX
+from qwen_image_daemon.inbox.names import WAITING_SUFFIX, printable
 
 log = structlog.get_logger(__name__)
 
@@ -27,19 +27,19 @@ class WaitingNotes:
             self._note(path).unlink(missing_ok=True)
         for path, reason in waiting.items():
             if self._written.get(path) != reason:
-                log.info("drop.waiting", file=path, reason=reason)
+                log.info("drop.waiting", file=printable(path), reason=reason)
                 self._write(path, reason)
         self._written = dict(waiting)
 
     def _write(self, path: str, reason: str) -> None:
         try:
             self._note(path).write_text(
-                f"{Path(path).name} {reason}.\nIt starts by itself as soon as nothing is missing.\n",
+                f"{printable(Path(path).name)} {reason}.\nIt starts by itself as soon as nothing is missing.\n",
                 encoding="utf-8",
             )
         except OSError as error:
             # A name too long for the suffix, or a read-only share: the log and the status say it too.
-            log.warning("note.unwritten", file=path, reason=str(error))
+            log.warning("note.unwritten", file=printable(path), reason=str(error))
 
     def _note(self, path: str) -> Path:
         return self._inbox / f"{path}{WAITING_SUFFIX}"

@@ -1,6 +1,7 @@
 """The give-out loop: publish what is rendered, carry the status out. The only one that touches the outbox."""
 
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
@@ -10,7 +11,8 @@ from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.outbox.publishing import FAILED, discard_unfinished, publish
 from qwen_image_daemon.outbox.status import STATUS
 from qwen_image_daemon.spool.durable import replace_content
-from qwen_image_daemon.spool.spool import Spool
+from qwen_image_daemon.spool.records import ErrorReport
+from qwen_image_daemon.spool.spool import Entry, Spool
 
 log = structlog.get_logger(__name__)
 
@@ -40,6 +42,7 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
             for entry in spool.entries(spool.rendered):
                 if control.stopping.is_asked():
                     return
+                _settle_unreadable(spool, entry)
                 with job_log(entry.log_file, entry.id):
                     log.info("result.published", folder=str(publish(entry, outbox)))
                 spool.file_done(entry)
@@ -63,6 +66,21 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
 def prepare_outbox(outbox: Path) -> None:
     """Make the folders that are missing."""
     (outbox / FAILED).mkdir(parents=True, exist_ok=True)
+
+
+def _settle_unreadable(spool: Spool, entry: Entry) -> None:
+    """Give a job whose end cannot be read any more another end, so that it does not hold up the others."""
+    try:
+        entry.record()
+        entry.outcome()
+    except (FileNotFoundError, ValueError) as error:
+        report = ErrorReport(
+            kind="UnreadableEntry",
+            what="What the spool wrote down about the job's end cannot be read any more.",
+            fix="Drop the job again; its file is in this folder or in the inbox's .taken folder.",
+        )
+        spool.quarantine(entry, report, datetime.now(UTC))
+        log.error("job.quarantined", id=entry.id, reason=str(error))  # noqa: TRY400  the reason says it all
 
 
 def _pause(seconds: float, control: LoopControl) -> None:

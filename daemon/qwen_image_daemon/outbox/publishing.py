@@ -11,8 +11,8 @@ from qwen_image_daemon import __version__
 from qwen_image_daemon.outbox.letters import ERROR, error_letter
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
 from qwen_image_daemon.spool.durable import sync_folder, write_synced
-from qwen_image_daemon.spool.identity import slug
-from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome
+from qwen_image_daemon.spool.identity import ID_LENGTH, slug
+from qwen_image_daemon.spool.records import FileRecord, ImageRecord, JobRecord, Outcome
 from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, Entry
 
 FAILED = "failed"
@@ -44,7 +44,8 @@ def publish(entry: Entry, outbox: Path) -> Path:
 
 def discard_unfinished(outbox: Path) -> None:
     """Delete what a killed give-out of this host left half-built. Other hosts' is theirs."""
-    for path in outbox.glob(f"{_building_folder(outbox, '').name}*"):
+    # As long as an id: with * the host "box" would delete what "box-2" builds.
+    for path in outbox.glob(_building_folder(outbox, "?" * ID_LENGTH).name):
         shutil.rmtree(path)
 
 
@@ -53,19 +54,19 @@ def _building_folder(outbox: Path, job_id: str) -> Path:
 
 
 def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
+    inputs = entry.folder / INPUTS
+    dropped = {relative.casefold() for relative in _files_below(inputs)}
     stem = slug(record.name)
-    # 0004.png of the spool becomes portrait-5.png: numbered from 1, as people count.
-    images = {
-        image.file.path: f"{stem}-{int(Path(image.file.path).stem) + 1}{Path(image.file.path).suffix}"
-        for image in outcome.images
-    }
+    if any(_public_name(stem, image).casefold() in dropped for image in outcome.images):
+        # The source of portrait.toml may be called portrait-1.png itself.
+        stem = f"{stem}-result"
+    images = {image.file.path: _public_name(stem, image) for image in outcome.images}
     files: list[FileRecord] = []
     for spooled, public in images.items():
         _copy(entry.folder / IMAGES / spooled, folder, public)
     job_files = [file.name for file in entry.dropped_files()]
     files += [_copy(source, folder, source.name) for source in entry.dropped_files()]
     if outcome.status != "succeeded":
-        inputs = entry.folder / INPUTS
         files += [_copy(inputs / relative, folder, relative) for relative in _files_below(inputs)]
         letter = folder / ERROR
         write_synced(letter, error_letter(record, outcome).encode())
@@ -97,6 +98,12 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
     write_synced(folder / RESULT, result.to_bytes())
     for path, _, _ in os.walk(folder, topdown=False):
         sync_folder(Path(path))
+
+
+def _public_name(stem: str, image: ImageRecord) -> str:
+    # 0004.png of the spool becomes portrait-5.png: numbered from 1, as people count.
+    spooled = Path(image.file.path)
+    return f"{stem}-{int(spooled.stem) + 1}{spooled.suffix}"
 
 
 def _copy(source: Path, folder: Path, name: str) -> FileRecord:

@@ -1,6 +1,5 @@
 """Devices and floating point formats: which there are, which the hardware has, and giving memory back."""
 
-import ctypes
 import gc
 import platform
 from collections.abc import Mapping
@@ -72,7 +71,7 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def give_back(device: torch.device) -> None:
-    """Return memory that nothing uses any more to the device and to the operating system."""
+    """Collect garbage, wait for the device, and return to it what nothing uses any more."""
     gc.collect()
     # A lost context has nothing left to give back, and whoever lost it is already being told.
     with suppress(torch.AcceleratorError):
@@ -84,11 +83,3 @@ def give_back(device: torch.device) -> None:
             case "mps":
                 torch.mps.synchronize()
                 torch.mps.empty_cache()
-    _trim_heap()
-
-
-def _trim_heap() -> None:
-    """Hand the heap's free pages back: glibc keeps the VAE's buffers of every picture size otherwise."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
-    if trim is not None:
-        trim(0)

@@ -10,6 +10,7 @@ import torch
 
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
+from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.loading import load_pipeline, pipeline_class
 from qwen_image_daemon.render.memory_report import device_memory
 from qwen_image_daemon.render.renderer import (
@@ -41,6 +42,7 @@ class DiffusersRenderer:
         self._settings = settings
         self._family = FAMILIES[model.family]
         self._loaded: tuple[WarmPipeline, torch.device, ModelInfo] | None = None
+        self._heap = Heap()
 
     def __enter__(self) -> Self:
         """Load the model and draw a trial picture. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
@@ -60,6 +62,7 @@ class DiffusersRenderer:
         )
         self._loaded = warm, device, info
         gc.collect()
+        self._heap.trim()
         # What is here now stays: later collections need not walk through it again (350 ms each).
         gc.freeze()
         return self
@@ -72,6 +75,7 @@ class DiffusersRenderer:
         del warm
         gc.unfreeze()
         give_back(device)
+        self._heap.trim()
 
     @property
     def info(self) -> ModelInfo:
@@ -87,6 +91,7 @@ class DiffusersRenderer:
             return translated(lambda: warm.draw(request, caller), rendering_failure, caller.is_callers_own)
         except OutOfMemory:
             give_back(device)
+            self._heap.trim()
             raise
 
     def clean_up(self) -> MemoryInfo:
@@ -94,6 +99,7 @@ class DiffusersRenderer:
         warm, device, _ = self._entered
         warm.forget()
         give_back(device)
+        self._heap.trim_if_grown()
         return translated(lambda: device_memory(device), rendering_failure)
 
     @property

@@ -1,5 +1,6 @@
 """Drawing one job: model, source, picture after picture. Pictures go to the saver, how it went to the caller."""
 
+import errno
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,7 +13,7 @@ from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.loop_control import LoopControl
 from qwen_image_daemon.render.pace import Pace
-from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RenderStopped
+from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RenderStopped, RequestRefused
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
@@ -121,4 +122,13 @@ def _request(parameters: EffectiveParameters, source: Image | None) -> RenderReq
 def _source(entry: Entry, parameters: EffectiveParameters) -> tuple[Image | None, tuple[str, ...]]:
     if parameters.image is None:
         return None, ()
-    return load_source(entry.input_path(parameters.image), Size(parameters.width, parameters.height))
+    try:
+        return load_source(entry.input_path(parameters.image), Size(parameters.width, parameters.height))
+    except OSError as error:
+        # Pillow's own complaints carry no number; those that do are the disk's.
+        if error.errno not in {None, errno.ENOENT}:
+            raise
+        raise RequestRefused(
+            f"The job's copy of {parameters.image} cannot be read any more: {error}.",
+            "Drop the job and its picture again.",
+        ) from None

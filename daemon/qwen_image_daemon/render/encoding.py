@@ -11,6 +11,9 @@ from qwen_image_daemon.jobs.resolution import EffectiveParameters
 DEFAULT_JPEG_QUALITY = 95
 _IMAGE_DESCRIPTION = 0x010E
 PNG_KEY = "qwen-image-daemon"
+MAX_EXIF_RECIPE = 65_000
+"""Characters of ASCII that fit into the one EXIF segment of a JPEG."""
+_WORDS = ("prompt", "negative_prompt")
 
 
 def encode(image: Image.Image, parameters: EffectiveParameters, seed: int, *, png_compression: int) -> bytes:
@@ -29,6 +32,11 @@ def encode(image: Image.Image, parameters: EffectiveParameters, seed: int, *, pn
             image.save(file, "WEBP", lossless=True, method=0, exif=_exif(recipe))
         case "jpeg":
             quality = parameters.output.quality or DEFAULT_JPEG_QUALITY
+            if len(recipe) > MAX_EXIF_RECIPE:
+                # A JPEG takes 64 KiB of EXIF; result.json holds the words.
+                recipe = json.dumps(
+                    json.loads(recipe) | dict.fromkeys(_WORDS, "(too long for JPEG: see result.json)")
+                )
             image.save(file, "JPEG", quality=quality, subsampling=0, exif=_exif(recipe))
     return file.getvalue()
 

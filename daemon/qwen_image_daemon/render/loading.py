@@ -1,6 +1,5 @@
 """From a checkpoint to a pipeline in host memory. Knows which pipelines this program can draw with."""
 
-from pathlib import Path
 from typing import Any
 
 from diffusers import DiffusionPipeline
@@ -8,6 +7,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
+from qwen_image_daemon.render.checksums import refuse_altered
 from qwen_image_daemon.render.devices import DTYPES
 from qwen_image_daemon.render.renderer import ModelUnavailable
 from qwen_image_daemon.settings import ModelSettings, Precision
@@ -20,11 +20,13 @@ def pipeline_class(model: ModelSettings) -> str:
 
     Raises ModelUnavailable where there is no checkpoint or another kind of it, and what diffusers raises.
     """
-    if _is_path(model.source) and not Path(model.source).is_dir():
+    if model.folder is not None and not model.folder.is_dir():
         raise ModelUnavailable(
-            f"There is no checkpoint folder {model.source}.", "Set the model's source to where it is."
+            f"There is no checkpoint folder {model.folder}.", "Set the model's source to where it is."
         )
-    index: dict[str, Any] = DiffusionPipeline.load_config(model.source, revision=model.revision)
+    if model.folder is not None:
+        refuse_altered(model.folder)
+    index: dict[str, Any] = DiffusionPipeline.load_config(_place(model), revision=model.revision)
     found = index.get("_class_name")
     if found not in DRAWABLE:
         raise ModelUnavailable(
@@ -43,7 +45,7 @@ def load_pipeline(model: ModelSettings, precision: Precision, *, trust_remote_co
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
     pipeline = DiffusionPipeline.from_pretrained(
-        model.source,
+        _place(model),
         text_encoder=_text_encoder(model, precision),
         revision=model.revision,
         dtype=DTYPES[precision],
@@ -57,7 +59,7 @@ def load_pipeline(model: ModelSettings, precision: Precision, *, trust_remote_co
 def _text_encoder(model: ModelSettings, precision: Precision) -> Any:
     """Load the text encoder on its own, for the report: transformers fills missing weights with random ones."""
     encoder, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
-        model.source,
+        _place(model),
         subfolder="text_encoder",
         revision=model.revision or "main",
         dtype=DTYPES[precision],
@@ -73,6 +75,6 @@ def _text_encoder(model: ModelSettings, precision: Precision) -> Any:
     return encoder
 
 
-def _is_path(source: str) -> bool:
-    """Tell a path from a hub name, which is NAME or OWNER/NAME."""
-    return source.startswith((".", "~", "/")) or source.count("/") > 1
+def _place(model: ModelSettings) -> str:
+    """Give what the libraries take: a path or a hub name."""
+    return model.source if model.folder is None else str(model.folder)

@@ -133,7 +133,11 @@ class _RenderLoop:
         fix = error.fix if isinstance(error, ModelUnavailable) else "It goes on by itself when the fault is gone."
         trouble = f"{error} {fix}"
         log.warning("render.troubled", reason=trouble)
-        self._reporter.say(RenderReport(activity="troubled", trouble=trouble, model_name=self._warm.name))
+        try:
+            self._reporter.say(RenderReport(activity="troubled", trouble=trouble, model_name=self._warm.name))
+        except OSError as unwritten:
+            # The disk that is full may be the spool's own; the log says it too.
+            log.warning("report.unwritten", reason=str(unwritten))
         if self._control.drain:
             raise GaveUp(trouble)
         self._pauses += 1
@@ -185,6 +189,9 @@ class _RenderLoop:
     def _cope(self, entry: Entry, error: RenderError) -> None:
         """Try a failed job again, or give it up: for good where trying again cannot help."""
         self._saver.wait()
+        if "" not in entry.attempts().values():
+            # It failed before an attempt began, while the model was loaded: uncounted, it would be tried for ever.
+            entry.begin_attempt(datetime.now(UTC))
         failures = sum(end == "failed" for end in entry.attempts().values()) + 1
         log.warning("attempt.failed", kind=type(error).__name__, reason=str(error), failures=failures)
         if error.remedy == "retry" and failures < self._attempts:

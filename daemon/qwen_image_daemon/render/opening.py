@@ -14,6 +14,9 @@ def open_renderer(model: ModelSettings, settings: RenderSettings, *, dry_run: bo
     """
     if dry_run:
         return DryRunRenderer(model, settings.dry_run_step_seconds)
+    # torch's threads wait for each other by spinning, also where another program has their core: pictures on the
+    # CPU then took 30 times as long (docs/log.md). Read when the library is loaded; the operator's choice stays.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if not settings.trust_remote_code:
         # diffusers reads it once, when it is imported.
         os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"

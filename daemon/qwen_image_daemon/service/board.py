@@ -6,6 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from qwen_image_daemon import __version__
 from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus, QueueItem, QueueStatus
 from qwen_image_daemon.spool.durable import replace_content
@@ -13,6 +15,8 @@ from qwen_image_daemon.spool.records import JobRecord, Record
 from qwen_image_daemon.spool.reports import RENDER_REPORT, TAKE_IN_REPORT, RenderReport, TakeInReport
 from qwen_image_daemon.spool.spool import Entry, Spool
 from qwen_image_daemon.spool.waiting import WaitingJobs
+
+log = structlog.get_logger(__name__)
 
 MOST_ITEMS = 200
 """Queue items that the status lists; the counts are always whole."""
@@ -36,7 +40,11 @@ class Board:
         """Look, and write the status if it changed or grew old. `state` None means: what the render loop says."""
         status = self._look(state, trouble)
         if self._changed(status):
-            replace_content(self._spool.state / STATUS, status.to_bytes())
+            try:
+                replace_content(self._spool.state / STATUS, status.to_bytes())
+            except OSError as error:
+                # A full disk must not end the service that waits for it to be emptied.
+                log.warning("status.unwritten", reason=str(error))
             self._written = status
         return status
 

@@ -35,7 +35,10 @@ def serve(settings: Settings, options: Options) -> int:
     """Run the daemon to its end, and give its exit code. Raises Unready where it cannot begin."""
     check_ready(settings, dry_run=options.dry_run)
     spool = Spool(settings.folders.spool)
-    spool.prepare()
+    try:
+        spool.prepare()
+    except OSError as error:
+        raise Unready(f"{error}. The spool must exist and be writable for this user.") from None
     try:
         with lock(spool.state / "daemon.lock"):
             return _Daemon(settings, options, spool).run()

@@ -21,8 +21,14 @@ _LONGEST_BACKOFF_SECONDS = 30.0
 class KeptLoop:
     """One of the daemon's loops over all its lives."""
 
-    def __init__(self, name: LoopName, start: Callable[[LoopName], RunningLoop]) -> None:
+    def __init__(
+        self,
+        name: LoopName,
+        start: Callable[[LoopName], RunningLoop],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._name: LoopName = name
+        self._clock = clock
         self._start = start
         self._deaths = 0
         self._progress: Hashable = None
@@ -55,7 +61,7 @@ class KeptLoop:
         if self._restart_at is not None:
             if stopping:
                 self.abandoned = True
-            elif time.monotonic() >= self._restart_at:
+            elif self._clock() >= self._restart_at:
                 self._restart_at = None
                 self.running = self._start(self._name)
                 log.info("loop.restarted", name=self._name)
@@ -63,6 +69,8 @@ class KeptLoop:
         if self.running.state() == "running" and self.running.overdue():
             log.error("loop.hung", name=self._name)
             self.running.kill()
+            if not self.running.replaceable:
+                return f"The {self._name} loop hangs, and runs in no process of its own that could be replaced."
         if self.running.state() != "died":
             return None
         return self._mourn(progress, stopping=stopping)
@@ -81,5 +89,5 @@ class KeptLoop:
             )
         if self._deaths >= MOST_DEATHS:
             return f"The {self._name} loop died {self._deaths} times in a row (last: {death}). The log says more."
-        self._restart_at = time.monotonic() + min(2.0 ** (self._deaths - 1), _LONGEST_BACKOFF_SECONDS)
+        self._restart_at = self._clock() + min(2.0 ** (self._deaths - 1), _LONGEST_BACKOFF_SECONDS)
         return None

@@ -32,15 +32,9 @@ def _check_apart(folders: Folders) -> None:
 
 
 def _check_source(name: str, model: ModelSettings) -> None:
-    """Find a misspelt folder at once, instead of after an attempt to ask the hub for it."""
-    source = Path(model.source).expanduser()
-    if _is_path(model.source) and not (source / "model_index.json").is_file():
+    """Find a misspelt folder at once, instead of when the first job needs it."""
+    if model.folder is not None and not (model.folder / "model_index.json").is_file():
         raise Unready(
-            f"Model {name}: {source} holds no model_index.json, so it is no diffusers checkpoint folder. "
+            f"Model {name}: {model.folder} holds no model_index.json, so it is no diffusers checkpoint folder. "
             f"Correct source in [models.{name}], or name another model with --model."
         )
-
-
-def _is_path(source: str) -> bool:
-    # A hub name is owner/name: one slash, and nothing of that name here.
-    return source.startswith(("/", "./", "../", "~")) or source.count("/") != 1 or Path(source).exists()

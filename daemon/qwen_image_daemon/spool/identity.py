@@ -6,6 +6,7 @@ import unicodedata
 from datetime import datetime
 
 SLUG_LENGTH = 80
+ID_LENGTH = len("20260131-235959-999-c0ffee")
 
 
 def new_id(now: datetime) -> str:

@@ -145,7 +145,7 @@ class Spool:
     def entries(self, state: Path) -> list[Entry]:
         """List the entries of one state by id, which is by time."""
         with os.scandir(state) as listing:
-            names = sorted(item.name for item in listing if not item.name.startswith("."))
+            names = sorted(item.name for item in listing if item.is_dir() and not item.name.startswith("."))
         return [Entry(state / name) for name in names]
 
     def begin(self, now: datetime) -> Entry:
@@ -210,8 +210,16 @@ class Spool:
                 id=entry.id, name=entry.id, sequence=0, received_at=now, source=_unknown_source(entry)
             )
             write_durably(entry.folder / JOB, record.to_bytes())
-        attempts = len(entry.attempts())
-        return self.finish(entry, Outcome(status="failed", finished_at=now, attempts=attempts, error=report))
+        images = entry.finished_images()
+        outcome = Outcome(
+            status="failed",
+            finished_at=now,
+            started_at=entry.first_attempt_at(),
+            attempts=len(entry.attempts()),
+            images=tuple(images[index] for index in sorted(images)),
+            error=report,
+        )
+        return self.finish(entry, outcome)
 
     def discard_unfinished_copies(self) -> int:
         """Delete what a killed take-in left in `tmp`; its sources are still in the inbox. Gives their number."""
@@ -221,9 +229,9 @@ class Spool:
         return len(left)
 
     def _move(self, entry: Entry, state: Path) -> Entry:
-        target = state / entry.id
-        move_durably(entry.folder, target)
-        return Entry(target)
+        # Not synced: after a power cut the entry is in the one state or the other, and either is gone on from.
+        # Only what an inbox lets go of (admit, refuse) must be certain, and what an attempt or an outcome says.
+        return Entry(entry.folder.rename(state / entry.id))
 
 
 def _folders_below(folder: Path) -> Iterable[Path]:

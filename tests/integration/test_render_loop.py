@@ -1,0 +1,428 @@
+"""The render loop over a real spool, inline, on renderers that fail in every way that the seam allows."""
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+import pytest
+import structlog
+from PIL import Image
+
+from qwen_image_daemon.logs import configure_logs
+from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
+from qwen_image_daemon.outbox.letters import error_letter
+from qwen_image_daemon.render.dry_run import DryRunRenderer
+from qwen_image_daemon.render.loop import render_jobs
+from qwen_image_daemon.render.renderer import (
+    BadPicture,
+    DeviceLost,
+    ModelUnavailable,
+    OutOfMemory,
+    Renderer,
+    RenderRequest,
+    RequestRefused,
+)
+from qwen_image_daemon.settings import LogSettings, ModelSettings, OutboxSettings, RenderSettings
+from qwen_image_daemon.spool.records import FileRecord, Outcome
+from qwen_image_daemon.spool.reports import RENDER_REPORT, RenderReport
+from qwen_image_daemon.spool.spool import INPUTS, Entry
+from rooms import INFO, MEMORY, SMALL, Drawer, Opener, Rooms, picture
+
+FOUR = f'prompt = "x"\nnum_images = 4\nseed = 10\n{SMALL}'
+SETTINGS = RenderSettings(attempts=3)
+
+
+@pytest.fixture
+def rooms(tmp_path: Path) -> Rooms:
+    return Rooms(tmp_path)
+
+
+@pytest.fixture
+def daemon_logs() -> Iterator[None]:
+    """Log as the daemon does, for one test."""
+    before = structlog.get_config()
+    configure_logs(LogSettings(format="json"), loop="render")
+    yield
+    structlog.configure(**before)
+    structlog.contextvars.clear_contextvars()
+
+
+def drain(rooms: Rooms, open_model: Callable[[str], Renderer], stopping: Stopping | None = None) -> None:
+    control = LoopControl(stopping=stopping or Stopping(), no_more=lambda: True, drain=True)
+    render_jobs(rooms.spool, SETTINGS, OutboxSettings(), open_model, control)
+
+
+def draw(rooms: Rooms, drawer: Drawer) -> None:
+    drain(rooms, lambda _: drawer)
+
+
+def outcome(rooms: Rooms, name: str) -> Outcome:
+    [found] = [entry.outcome() for entry in rooms.rendered() if entry.record().name == name]
+    return found
+
+
+def report(rooms: Rooms) -> RenderReport:
+    return RenderReport.model_validate_json((rooms.spool.state / RENDER_REPORT).read_bytes())
+
+
+def mark(entry: Entry, times: int) -> None:
+    for _ in range(times):
+        entry.begin_attempt(datetime.now(UTC))
+
+
+def raising(
+    error: Exception, on: Callable[[RenderRequest], bool] = lambda _: True
+) -> Callable[[RenderRequest], None]:
+    def before(request: RenderRequest) -> None:
+        if on(request):
+            raise error
+
+    return before
+
+
+def test_a_job_that_is_drawn_says_what_was_measured(rooms: Rooms) -> None:
+    rooms.admit("job", FOUR)
+    draw(rooms, Drawer())
+    done = outcome(rooms, "job")
+    assert done.status == "succeeded"
+    assert [image.seed for image in done.images] == [10, 11, 12, 13]
+    assert [image.steps for image in done.images] == [2] * 4
+    assert (done.memory_before, done.memory_after, done.model) == (MEMORY, MEMORY, INFO)
+    assert done.attempts == 1
+    assert done.started_at is not None
+    assert done.started_at <= done.finished_at
+
+
+@pytest.mark.parametrize("error", [BadPicture("NaN.", "Fix."), OutOfMemory("Full.", "Fix."), RuntimeError("odd")])
+def test_what_may_pass_is_tried_as_often_as_the_settings_say_and_then_given_up(
+    rooms: Rooms, error: Exception
+) -> None:
+    rooms.admit("bad")
+    rooms.admit("good", sequence=2)
+    drawer = Drawer(raising(error, lambda request: request.seed == 1 and len(drawer.drawn) <= 3))
+    draw(rooms, drawer)
+    bad = outcome(rooms, "bad")
+    assert drawer.drawn == [1] * 4
+    assert (bad.status, bad.attempts) == ("failed", 3)
+    assert bad.error is not None
+    assert str(error) in bad.error.what
+    [entry] = [entry for entry in rooms.rendered() if entry.record().name == "bad"]
+    assert "It was tried 3 times." in error_letter(entry.record(), bad)
+    assert outcome(rooms, "good").status == "succeeded"
+
+
+def test_what_passes_at_the_second_try_succeeds(rooms: Rooms) -> None:
+    rooms.admit("job")
+    drawer = Drawer(raising(BadPicture("NaN.", "Fix."), lambda _: len(drawer.drawn) == 1))
+    draw(rooms, drawer)
+    assert (outcome(rooms, "job").status, outcome(rooms, "job").attempts) == ("succeeded", 2)
+
+
+def test_what_cannot_pass_fails_at_once(rooms: Rooms) -> None:
+    rooms.admit("job")
+    drawer = Drawer(raising(RequestRefused("Too large.", "Smaller.")))
+    draw(rooms, drawer)
+    failed = outcome(rooms, "job")
+    assert drawer.drawn == [1]
+    assert (failed.status, failed.attempts) == ("failed", 1)
+    assert failed.error is not None
+    assert (failed.error.kind, failed.error.fix) == ("RequestRefused", "Smaller.")
+
+
+class Unloadable(Drawer):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+        self.tries = 0
+
+    def __enter__(self) -> Self:
+        self.tries += 1
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OutOfMemory("Full.", "Fix."), RuntimeError("odd")])
+def test_a_model_that_fails_while_it_is_loaded_is_not_tried_for_ever(rooms: Rooms, error: Exception) -> None:
+    rooms.admit("job")
+    drawer = Unloadable(error)
+    draw(rooms, drawer)
+    assert drawer.tries == 3
+    assert (outcome(rooms, "job").status, outcome(rooms, "job").attempts) == ("failed", 3)
+
+
+def test_a_model_that_is_not_there_is_trouble_and_no_jobs_fault(rooms: Rooms) -> None:
+    rooms.admit("job")
+    with pytest.raises(GaveUp, match=r"No checkpoint\. Put it there\."):
+        draw(rooms, Unloadable(ModelUnavailable("No checkpoint.", "Put it there.")))
+    assert [record.name for record in rooms.queued()] == ["job"]
+    assert report(rooms).activity == "troubled"
+    assert report(rooms).trouble == "No checkpoint. Put it there."
+    draw(rooms, Drawer())
+    assert outcome(rooms, "job").attempts == 1
+
+
+def test_a_disk_that_fails_is_trouble_and_no_jobs_fault(rooms: Rooms) -> None:
+    rooms.admit("job")
+    with pytest.raises(GaveUp, match="No space left"):
+        draw(rooms, Drawer(raising(OSError(28, "No space left on device"))))
+    [entry] = rooms.spool.entries(rooms.spool.queue)
+    assert entry.attempts() == {1: "interrupted"}
+
+
+def test_a_picture_that_cannot_be_written_puts_its_job_back_and_keeps_the_others(rooms: Rooms) -> None:
+    entry = rooms.admit("job", FOUR)
+    (entry.folder / "images").mkdir()
+    (entry.folder / "images" / "0002.png").mkdir()
+    drawer = Drawer()
+    with pytest.raises(GaveUp, match="Is a directory"):
+        draw(rooms, drawer)
+    assert set(entry.finished_images()) >= {0, 1}
+    (entry.folder / "images" / "0002.png").rmdir()
+    draw(rooms, Drawer())
+    assert [image.seed for image in outcome(rooms, "job").images] == [10, 11, 12, 13]
+
+
+def test_trouble_is_no_reason_to_die_where_not_even_the_report_can_be_written(rooms: Rooms) -> None:
+    rooms.admit("job")
+
+    def break_the_report(_: RenderRequest) -> None:
+        (rooms.spool.state / RENDER_REPORT).unlink()
+        (rooms.spool.state / RENDER_REPORT).mkdir()
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(GaveUp, match="No space left"):
+        draw(rooms, Drawer(break_the_report))
+    assert [record.name for record in rooms.queued()] == ["job"]
+
+
+def test_a_lost_device_ends_the_process_and_the_next_goes_on_with_the_next_picture(rooms: Rooms) -> None:
+    rooms.admit("job", FOUR)
+    with pytest.raises(DeviceLost):
+        draw(rooms, Drawer(raising(DeviceLost("Gone.", "Restart."), lambda request: request.seed == 12)))
+    [entry] = rooms.spool.entries(rooms.spool.active)
+    assert entry.attempts() == {1: ""}
+    drawer = Drawer()
+    draw(rooms, drawer)
+    assert drawer.drawn == [12, 13]
+    assert [image.seed for image in outcome(rooms, "job").images] == [10, 11, 12, 13]
+
+
+def test_a_failed_job_brings_the_pictures_that_were_finished(rooms: Rooms) -> None:
+    rooms.admit("job", FOUR)
+    draw(rooms, Drawer(raising(RequestRefused("No.", "Fix."), lambda request: request.seed == 12)))
+    assert [image.seed for image in outcome(rooms, "job").images] == [10, 11]
+
+
+# What a killed process left.
+
+
+def killed(rooms: Rooms, times: int, text: str = FOUR) -> Entry:
+    entry = rooms.admit("killer", text)
+    with pytest.raises(DeviceLost):
+        draw(rooms, Drawer(raising(DeviceLost("Gone.", "Restart."), lambda request: request.seed == 11)))
+    entry = Entry(rooms.spool.active / entry.id)
+    mark(entry, times - 1)
+    return entry
+
+
+def test_a_job_that_killed_the_process_once_is_tried_again(rooms: Rooms) -> None:
+    killed(rooms, 1)
+    draw(rooms, Drawer())
+    assert (outcome(rooms, "killer").status, outcome(rooms, "killer").attempts) == ("succeeded", 2)
+
+
+def test_a_job_that_killed_the_process_twice_is_given_up_with_what_was_finished(rooms: Rooms) -> None:
+    killed(rooms, 2)
+    rooms.admit("next", sequence=2)
+    drawer = Drawer()
+    draw(rooms, drawer)
+    given_up = outcome(rooms, "killer")
+    assert (given_up.status, given_up.attempts) == ("failed", 2)
+    assert given_up.error is not None
+    assert given_up.error.kind == "KilledTheRenderer"
+    assert [image.seed for image in given_up.images] == [10]
+    assert given_up.started_at is not None
+    assert drawer.drawn == [1]
+    assert outcome(rooms, "next").status == "succeeded"
+
+
+def test_interrupted_attempts_do_not_count_as_kills(rooms: Rooms) -> None:
+    entry = rooms.admit("job")
+    for _ in range(5):
+        mark(entry, 1)
+        entry.end_last_attempt("interrupted")
+    rooms.spool.take(entry)
+    draw(rooms, Drawer())
+    assert outcome(rooms, "job").status == "succeeded"
+
+
+def test_a_job_that_was_concluded_when_the_process_died_is_not_drawn_again(rooms: Rooms) -> None:
+    entry = rooms.spool.take(rooms.admit("job"))
+    mark(entry, 2)
+    entry.conclude(Outcome(status="succeeded", finished_at=datetime.now(UTC)))
+    drawer = Drawer()
+    draw(rooms, drawer)
+    assert drawer.drawn == []
+    assert outcome(rooms, "job").status == "succeeded"
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\0" * 100, b'{"version": 1}', None])
+@pytest.mark.parametrize("state", ["queue", "active"])
+def test_a_job_whose_record_is_unreadable_is_given_up_with_its_file_and_holds_up_nobody(
+    rooms: Rooms, content: bytes | None, state: str
+) -> None:
+    entry = rooms.admit("torn")
+    (entry.folder / "job.json").unlink()
+    if content is not None:
+        (entry.folder / "job.json").write_bytes(content)
+    if state == "active":
+        rooms.spool.take(entry)
+    rooms.admit("good", sequence=2)
+    draw(rooms, Drawer())
+    torn = next(found for found in rooms.rendered() if found.id == entry.id)
+    assert torn.outcome().status == "failed"
+    assert [file.name for file in torn.dropped_files()] == ["torn.toml"]
+    assert torn.record().source.path == "torn.toml"
+    assert outcome(rooms, "good").status == "succeeded"
+
+
+def test_a_stray_file_in_the_queue_holds_up_nobody(rooms: Rooms) -> None:
+    (rooms.spool.queue / "notes.txt").write_text("what is this?")
+    rooms.admit("job")
+    draw(rooms, Drawer())
+    assert outcome(rooms, "job").status == "succeeded"
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no picture", picture((300, 300))[:-60]])
+def test_a_lost_copy_of_a_picture_fails_its_job_alone(rooms: Rooms, content: bytes | None) -> None:
+    entry = rooms.admit("job", f'prompt = "x"\nimage = "boat.png"\n{SMALL}')
+    if content is not None:
+        (entry.folder / INPUTS / "boat.png").write_bytes(content)
+    rooms.admit("good", sequence=2)
+    draw(rooms, Drawer())
+    assert outcome(rooms, "job").status == "failed"
+    assert "boat.png" in (outcome(rooms, "job").error or pytest.fail("no reason")).what
+    assert outcome(rooms, "good").status == "succeeded"
+
+
+# Order, models, stops.
+
+
+def test_jobs_are_drawn_by_priority_then_arrival(rooms: Rooms) -> None:
+    for number, (name, priority) in enumerate({"a": 0, "b": 0, "urgent": 5, "idle": -5}.items()):
+        text = f'prompt = "x"\npriority = {priority}\nseed = {100 + number}\n{SMALL}'
+        rooms.admit(name, text, sequence=number)
+    drawer = Drawer()
+    draw(rooms, drawer)
+    assert drawer.drawn == [102, 100, 101, 103]
+
+
+def test_a_model_is_loaded_once_for_as_long_as_jobs_name_it(rooms: Rooms) -> None:
+    for number, model in enumerate(["demo", "demo", "other", "other", "demo"]):
+        rooms.admit(f"job{number}", f'prompt = "x"\nmodel = "{model}"\n{SMALL}', sequence=number)
+    opener = Opener({"demo": Drawer(), "other": Drawer()})
+    drain(rooms, opener)
+    assert opener.opened == ["demo", "other", "demo"]
+    assert len(rooms.rendered()) == 5
+
+
+def test_a_model_stays_warm_after_a_failed_job(rooms: Rooms) -> None:
+    rooms.admit("bad", f'prompt = "x"\nseed = 7\n{SMALL}')
+    rooms.admit("good", sequence=2)
+    drawer = Drawer(raising(RequestRefused("No.", "Fix."), lambda request: request.seed == 7))
+    opener = Opener({"demo": drawer})
+    drain(rooms, opener)
+    assert opener.opened == ["demo"]
+
+
+def test_a_stop_lets_the_picture_be_finished_and_the_next_start_draws_the_rest(rooms: Rooms) -> None:
+    rooms.admit("job", FOUR)
+    stopping = Stopping()
+    first = Drawer(lambda request: stopping.ask() if request.seed == 11 else None)
+    drain(rooms, lambda _: first, stopping)
+    [entry] = rooms.spool.entries(rooms.spool.queue)
+    assert set(entry.finished_images()) == {0, 1}
+    assert entry.attempts() == {1: "interrupted"}
+    second = Drawer()
+    draw(rooms, second)
+    assert second.drawn == [12, 13]
+    assert len(outcome(rooms, "job").images) == 4
+
+
+def test_a_second_stop_leaves_the_picture_at_the_next_step(rooms: Rooms) -> None:
+    rooms.admit("job", FOUR)
+    stopping = Stopping()
+
+    def stop_twice(request: RenderRequest) -> None:
+        if request.seed == 11:
+            stopping.ask()
+            stopping.ask()
+
+    drain(rooms, lambda _: Drawer(stop_twice), stopping)
+    [entry] = rooms.spool.entries(rooms.spool.queue)
+    assert set(entry.finished_images()) == {0}
+
+
+def test_a_picture_whose_record_is_torn_is_drawn_again(rooms: Rooms) -> None:
+    entry = killed(rooms, 1)
+    (entry.folder / "images" / "0000.json").write_bytes(b"")
+    drawer = Drawer()
+    draw(rooms, drawer)
+    assert drawer.drawn == [10, 11, 12, 13]
+
+
+def test_progress_and_the_estimated_end_are_reported_while_a_job_is_drawn(rooms: Rooms) -> None:
+    rooms.admit("job", 'prompt = "x"\nnum_images = 3\nwidth = 64\nheight = 64\nnum_inference_steps = 10\n')
+    seen: list[RenderReport] = []
+    control = LoopControl(
+        no_more=lambda: True,
+        drain=True,
+        beat=lambda _: seen.append(report(rooms)) if (rooms.spool.state / RENDER_REPORT).exists() else None,
+    )
+    model = ModelSettings(family="demo", source="none")
+    render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda _: DryRunRenderer(model, 0.03), control)
+    current = [found.current for found in seen if found.current is not None]
+    assert {found.activity for found in seen} >= {"loading", "rendering"}
+    assert current
+    assert all(found.name == "job" and found.images == 3 and found.steps == 10 for found in current)
+    estimates = [found.eta_seconds for found in current if found.eta_seconds is not None]
+    assert estimates
+    assert all(estimate >= 0 for estimate in estimates)
+    assert seen[-1].model is not None
+    assert seen[-1].memory is not None
+
+
+@pytest.mark.usefixtures("daemon_logs")
+def test_the_jobs_own_log_tells_its_course_and_no_other_jobs(rooms: Rooms) -> None:
+    rooms.admit("one", f'prompt = "x"\nnum_images = 2\n{SMALL}')
+    rooms.admit("two", sequence=2)
+    draw(rooms, Drawer())
+    for entry in rooms.rendered():
+        events = [json.loads(line) for line in entry.log_file.read_text().splitlines()]
+        names = [event["event"] for event in events]
+        images = 2 if entry.record().name == "one" else 1
+        expected = ["job.started", *["image.rendered"] * images, "job.succeeded"]
+        assert [name for name in names if not name.startswith("model.")] == expected
+
+
+@pytest.mark.parametrize(("format_", "suffix"), [("png", "png"), ("webp", "webp"), ("jpeg", "jpg")])
+def test_pictures_are_written_in_the_format_that_was_asked_for(rooms: Rooms, format_: str, suffix: str) -> None:
+    rooms.admit("job", f'prompt = "x"\n{SMALL}[output]\nformat = "{format_}"')
+    draw(rooms, Drawer())
+    [entry] = rooms.rendered()
+    with Image.open(entry.folder / "images" / f"0000.{suffix}") as drawn:
+        assert drawn.size == (64, 64)
+    assert outcome(rooms, "job").images[0].file.path == f"0000.{suffix}"
+
+
+def test_a_source_that_had_to_be_fitted_is_told_in_the_result(rooms: Rooms) -> None:
+    entry = rooms.admit("job", f'prompt = "x"\nimage = "boat.png"\n{SMALL}')
+    (entry.folder / INPUTS / "boat.png").write_bytes(picture((96, 64)))
+    record = entry.record()
+    inputs = (FileRecord(path="boat.png", size_bytes=1, sha256=""),)
+    (entry.folder / "job.json").write_bytes(record.model_copy(update={"inputs": inputs}).to_bytes())
+    sizes: list[tuple[int, int]] = []
+    draw(rooms, Drawer(lambda request: sizes.append(request.source.size) if request.source else None))
+    assert sizes == [(64, 64)]
+    assert outcome(rooms, "job").adjustments == ("boat.png, 96×64, was scaled to 64×43 and padded to 64×64",)

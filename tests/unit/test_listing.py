@@ -1,0 +1,91 @@
+"""What a look at the inbox sees, and which names it passes over."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from qwen_image_daemon.inbox.listing import MAX_DEPTH, Stamp, list_inbox
+from qwen_image_daemon.inbox.names import is_ignored, is_job, printable
+
+
+def test_files_in_folders_are_listed_with_forward_slashes_and_their_stamps(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "job.toml").write_text("x")
+    (tmp_path / "top.png").write_bytes(b"")
+    listing = list_inbox(tmp_path)
+    assert set(listing) == {"a/b/job.toml", "top.png"}
+    assert listing["a/b/job.toml"] == Stamp.of((tmp_path / "a" / "b" / "job.toml").stat())
+
+
+def test_links_and_special_files_are_not_there(tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    (tmp_path / "outside" / "secret.toml").write_text("x")
+    inbox = tmp_path / "inbox"
+    inbox.mkdir()
+    (inbox / "link.toml").symlink_to(tmp_path / "outside" / "secret.toml")
+    (inbox / "folder").symlink_to(tmp_path / "outside")
+    (inbox / "round").symlink_to(inbox)
+    os.mkfifo(inbox / "pipe.toml")
+    assert list_inbox(inbox) == {}
+
+
+def test_an_inbox_that_is_not_there_is_an_error_and_no_empty_inbox(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        list_inbox(tmp_path / "gone")
+
+
+def test_folders_are_looked_into_to_a_limit(tmp_path: Path) -> None:
+    deepest = tmp_path.joinpath(*["d"] * MAX_DEPTH)
+    (deepest / "d").mkdir(parents=True)
+    (deepest / "seen.toml").write_text("x")
+    (deepest / "d" / "unseen.toml").write_text("x")
+    assert set(list_inbox(tmp_path)) == {"d/" * MAX_DEPTH + "seen.toml"}
+
+
+def test_names_that_are_no_utf8_are_listed(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"f\xfcr.toml")).write_text("x")
+    [name] = list_inbox(tmp_path)
+    assert os.fsencode(name) == b"f\xfcr.toml"
+    assert printable(name) == "f%FCr.toml"
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".taken",
+        ".claims",
+        "~$order.toml",
+        ".job.toml.Xy12ab",
+        "job.toml.part",
+        "JOB.TOML.FilePart",
+        "job.toml~",
+        "Thumbs.DB",
+        "@eaDir",
+        "result.json",
+        "RESULT.JSON",
+        "ERROR.txt",
+        "job.log",
+        "late.toml.waiting.txt",
+        "job.sync-conflict-20260101-101010-ABC.toml",
+    ],
+)
+def test_by_products_of_programs_and_our_own_files_are_ignored(name: str) -> None:
+    assert is_ignored(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["job.toml", "results.json", "error.toml", "part.toml", "für.png", "job.log.toml"]
+)
+def test_ordinary_names_are_not_ignored(name: str) -> None:
+    assert not is_ignored(name)
+
+
+def test_a_job_is_known_by_its_suffix_without_case() -> None:
+    assert [is_job(name) for name in ("a.toml", "b/a.JSON", "a.txt", "toml", "a.png")] == [
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]

@@ -1,0 +1,1 @@
+"""The demo model: a tiny Qwen-Image checkpoint, trained on pictures that these modules draw themselves."""
