@@ -68,8 +68,6 @@ def measure(folder: Path, wanted: argparse.Namespace) -> list[float]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        # As the daemon does: without it a busy neighbour slows either side thirtyfold, and the ratio says nothing.
-        env={**os.environ, "OMP_WAIT_POLICY": "PASSIVE"},
     )
     box = Box(folder / "box")
     box.use_model(checkpoint)
