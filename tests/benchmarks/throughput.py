@@ -7,7 +7,6 @@ the outbox; the loop from the first call to the last saved file.
 """
 
 import argparse
-import os
 import statistics
 import subprocess
 import sys

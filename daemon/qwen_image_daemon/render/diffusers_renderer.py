@@ -97,7 +97,7 @@ class DiffusersRenderer:
     def clean_up(self) -> MemoryInfo:
         """Let go of everything but the warm model. Raises DeviceLost where the accelerator is gone."""
         warm, device, _ = self._entered
-        warm.forget()
+        warm.forget_sizes()
         give_back(device)
         self._heap.trim_if_grown()
         return translated(lambda: device_memory(device), rendering_failure)

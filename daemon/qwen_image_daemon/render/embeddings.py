@@ -21,7 +21,7 @@ class Embedding:
 
 
 class PromptEncoder:
-    """Encodes prompts with a pipeline's own template; equal prompts of one job are encoded once."""
+    """Encodes prompts with a pipeline's own template; the last few are remembered, over jobs, too."""
 
     def __init__(self, pipeline: Any, max_prompt_tokens: int) -> None:
         self._pipeline = pipeline

@@ -14,8 +14,8 @@ def open_renderer(model: ModelSettings, settings: RenderSettings, *, dry_run: bo
     """
     if dry_run:
         return DryRunRenderer(model, settings.dry_run_step_seconds)
-    # torch's threads spin while they wait for each other, also where another program has their core: pictures on the
-    # CPU then took many times as long (docs/decisions/0005). Read when the library is loaded.
+    # torch's threads spin while they wait for each other, also where another program has their core: pictures on
+    # the CPU then took many times as long (docs/decisions/0005). Read when the library is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     if not settings.trust_remote_code:

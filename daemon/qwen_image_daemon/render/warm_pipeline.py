@@ -82,10 +82,14 @@ class WarmPipeline:
             self._restore()
         return Rendering(image, seconds, steps)
 
+    def forget_sizes(self) -> None:
+        """Drop what grows with every size that is drawn. The last few prompts stay: they are few, and small."""
+        _forget_positions(self._pipeline.transformer)
+
     def forget(self) -> None:
         """Drop everything that is kept to save time, but not the model."""
         self._prompts.forget()
-        _forget_positions(self._pipeline.transformer)
+        self.forget_sizes()
 
     def _embeddings(self, request: RenderRequest) -> dict[str, torch.Tensor]:
         prompt = self._prompts.encoded(request.prompt)
