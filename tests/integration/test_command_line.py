@@ -80,7 +80,7 @@ def test_one_run_over_good_and_bad_files_ends_with_one(box: Box, how: list[str])
 def test_an_unknown_model_is_told_with_those_that_there_are(box: Box) -> None:
     done = box.call("run", "--dry-run", "--once", "--model", "sdxl")
     assert done.returncode == 2
-    assert done.stderr == "--model sdxl: no such model. The settings have: qwen-image.\n"
+    assert done.stderr == "--model sdxl: no such model. The settings have: qwen-image; demo is always there.\n"
 
 
 @pytest.mark.parametrize(
