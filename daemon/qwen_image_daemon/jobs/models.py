@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from qwen_image_daemon.jobs.families import FAMILIES, AspectRatio
+from qwen_image_daemon.jobs.families import FAMILIES, AspectRatio, PresetName
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_IMAGES = 1_000
@@ -60,6 +60,9 @@ class GenerationParameters(StrictModel):
     """What the picture shows."""
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] | None = None
     """What the picture must not show. A single space, the makers' recommendation, where it is left out."""
+    preset: PresetName | None = None
+    """How much work goes into a picture: steps and true_cfg_scale as recommended for the model's family. What the
+    job sets itself wins."""
     true_cfg_scale: Annotated[float, Field(ge=1.0, le=20.0, allow_inf_nan=False)] | None = None
     """How closely the prompt is followed, 1.0 to 20.0. 1.0 switches guidance and negative prompt off and halves
     the time. The model's recommendation (4.0) where it is left out."""

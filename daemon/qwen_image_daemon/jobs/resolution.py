@@ -44,7 +44,8 @@ def resolve(
     never names one.
     """
     family = catalogue.family_of(spec.model)
-    scale = spec.true_cfg_scale if spec.true_cfg_scale is not None else family.default_true_cfg_scale
+    preset = family.recommended if spec.preset is None else family.presets[spec.preset]
+    scale = spec.true_cfg_scale if spec.true_cfg_scale is not None else preset.true_cfg_scale
     negative = spec.negative_prompt if spec.negative_prompt is not None else SINGLE_SPACE
     if spec.width is not None and spec.height is not None:
         size = Size(spec.width, spec.height)
@@ -59,7 +60,7 @@ def resolve(
         prompt=spec.prompt,
         negative_prompt=negative if scale > 1.0 else None,
         true_cfg_scale=scale,
-        num_inference_steps=spec.num_inference_steps or family.default_steps,
+        num_inference_steps=spec.num_inference_steps or preset.num_inference_steps,
         width=size.width,
         height=size.height,
         seed=spec.seed if spec.seed is not None else seed,

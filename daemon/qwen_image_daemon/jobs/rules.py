@@ -147,11 +147,12 @@ def enough_steps(settings: Settings, family: Family) -> Iterator[Fault]:
     """Refuse too few steps: the schedule divides by zero and gives a black picture without an error."""
     steps = settings.get("num_inference_steps")
     if steps is not None and steps < family.min_steps:
+        recommended = family.recommended.num_inference_steps
         black = "with one step the model draws a black picture" if steps == 1 else f"{quoted(steps)} is too small"
         yield Fault(
             ("num_inference_steps",),
             f"{black}.",
-            f"Use {family.min_steps} or more ({family.default_steps} is the model's recommendation).",
+            f"Use {family.min_steps} or more ({recommended} is the model's recommendation).",
         )
 
 

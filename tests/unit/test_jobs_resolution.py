@@ -1,0 +1,78 @@
+"""From what was asked to what will be done."""
+
+import pytest
+
+from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.families import ASPECT_RATIOS, FAMILIES, Family, Size
+from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, TextToImageJob
+from qwen_image_daemon.jobs.resolution import EffectiveParameters, resolve
+
+CATALOGUE = Catalogue(
+    families={"qwen-image": FAMILIES["qwen-image"], "demo": FAMILIES["demo"]}, default="qwen-image"
+)
+families = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+
+
+def resolved(job: AnyJob, source: Size | None = None) -> EffectiveParameters:
+    return resolve(job, CATALOGUE, seed=99, source=source)
+
+
+def test_what_is_left_open_becomes_the_makers_recommendation() -> None:
+    effective = resolved(TextToImageJob(prompt="x"))
+    assert (effective.num_inference_steps, effective.true_cfg_scale, effective.negative_prompt) == (50, 4.0, " ")
+    assert (effective.width, effective.height) == (1328, 1328)
+    assert (effective.model, effective.seed, effective.num_images) == ("qwen-image", 99, 1)
+
+
+@families
+def test_a_preset_sets_steps_and_scale_and_more_work_never_means_fewer_steps(family: Family) -> None:
+    steps = []
+    for name, preset in family.presets.items():
+        effective = resolved(TextToImageJob(prompt="x", model=family.name, preset=name))
+        assert (effective.num_inference_steps, effective.true_cfg_scale) == (
+            preset.num_inference_steps,
+            preset.true_cfg_scale,
+        )
+        steps.append(effective.num_inference_steps)
+    assert steps == sorted(set(steps))
+    assert min(steps) >= family.min_steps
+
+
+def test_what_the_job_sets_itself_wins_over_its_preset() -> None:
+    effective = resolved(TextToImageJob(prompt="x", preset="draft", num_inference_steps=33, true_cfg_scale=2.5))
+    assert (effective.num_inference_steps, effective.true_cfg_scale) == (33, 2.5)
+
+
+def test_without_guidance_there_is_no_negative_prompt() -> None:
+    assert resolved(TextToImageJob(prompt="x", true_cfg_scale=1.0)).negative_prompt is None
+
+
+def test_an_empty_negative_prompt_is_kept_apart_from_none() -> None:
+    assert resolved(TextToImageJob(prompt="x", negative_prompt="")).negative_prompt == ""
+
+
+@families
+def test_every_size_that_is_recommended_is_one_that_the_model_draws_exactly(family: Family) -> None:
+    assert set(family.sizes) == set(ASPECT_RATIOS)
+    for ratio, size in family.sizes.items():
+        assert size.width % family.multiple == size.height % family.multiple == 0
+        assert family.min_side <= min(size.width, size.height)
+        assert max(size.width, size.height) <= family.max_side
+        assert size.width * size.height <= family.max_pixels
+        across, down = map(int, ratio.split(":"))
+        assert size.width / size.height == pytest.approx(across / down, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"), [(Size(960, 640), Size(1584, 1056)), (Size(500, 900), Size(928, 1664))]
+)
+def test_a_redrawn_picture_keeps_its_shape_as_nearly_as_a_recommended_size_allows(
+    source: Size, expected: Size
+) -> None:
+    effective = resolved(ImageToImageJob(prompt="x", image="a.png"), source)
+    assert Size(effective.width, effective.height) == expected
+
+
+def test_a_size_that_was_asked_for_is_not_changed_for_the_source() -> None:
+    effective = resolved(ImageToImageJob(prompt="x", image="a.png", aspect_ratio="1:1"), Size(960, 640))
+    assert (effective.width, effective.height) == (1328, 1328)
