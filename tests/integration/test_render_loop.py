@@ -162,6 +162,17 @@ def test_a_model_that_is_not_there_is_trouble_and_no_jobs_fault(rooms: Rooms) ->
     assert outcome(rooms, "job").attempts == 1
 
 
+def test_a_model_that_is_not_there_does_not_hold_up_the_jobs_of_another(rooms: Rooms) -> None:
+    rooms.admit("first", f'prompt = "x"\nmodel = "other"\n{SMALL}', sequence=1)
+    rooms.admit("second", sequence=2)
+    opener = Opener({"other": Unloadable(ModelUnavailable("No checkpoint.", "Put it there.")), "demo": Drawer()})
+    with pytest.raises(GaveUp, match="No checkpoint"):
+        drain(rooms, opener)
+    assert outcome(rooms, "second").status == "succeeded"
+    assert [record.name for record in rooms.queued()] == ["first"]
+    assert opener.opened == ["other", "demo"]
+
+
 def test_a_disk_that_fails_is_trouble_and_no_jobs_fault(rooms: Rooms) -> None:
     rooms.admit("job")
     with pytest.raises(GaveUp, match="No space left"):

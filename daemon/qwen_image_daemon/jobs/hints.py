@@ -12,7 +12,6 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         # Words of other programs for settings that exist here.
         "step": "num_inference_steps",
         "steps": "num_inference_steps",
-        "quality": "preset",
         "num_steps": "num_inference_steps",
         "inference_steps": "num_inference_steps",
         "sampling_steps": "num_inference_steps",

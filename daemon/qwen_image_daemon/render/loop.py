@@ -65,6 +65,8 @@ class _RenderLoop:
         self._reporter = Reporter(spool)
         self._drawing = JobDrawing(settings, warm, saver, self._reporter, control)
         self._pauses = 0
+        self._missing: dict[str, str] = {}
+        """Models that could not be loaded, with the reason, until the next pause is over."""
 
     def run(self) -> None:
         """Take → draw → finish, until there is a reason to end."""
@@ -72,19 +74,22 @@ class _RenderLoop:
             self._control.beat(_IDLE_ALLOWANCE_SECONDS)
             try:
                 upstream_ended = self._control.no_more()
-                record = self._next()
+                jobs = self._waiting_jobs()
+                record = next((job for job in jobs if job.to_do().model not in self._missing), None)
                 if record is not None:
                     self._work(record)
-                    self._pauses = 0
                     continue
                 self._saver.wait()
-                if upstream_ended:
+                if jobs:
+                    self._wait_for_models()
+                elif upstream_ended:
                     return
-                self._idle()
-            except (OSError, ModelUnavailable) as error:
-                # The surroundings: a full disk, a model that is not there. No job's fault, and none is lost.
+                else:
+                    self._idle()
+            except OSError as error:
+                # The surroundings: a full disk, a failing one. No job's fault, and none is lost.
                 self._put_back_all("interrupted")
-                self._pause(error)
+                self._pause(f"{error} It goes on by itself when the fault is gone.")
         self._saver.wait()
 
     def recover(self) -> None:
@@ -112,7 +117,7 @@ class _RenderLoop:
             self._spool.put_back(entry)
             log.info("job.put_back", id=entry.id)
 
-    def _next(self) -> JobRecord | None:
+    def _waiting_jobs(self) -> list[JobRecord]:
         jobs = self._waiting.refresh()
         for entry in self._waiting.unreadable:
             report = ErrorReport(
@@ -122,16 +127,20 @@ class _RenderLoop:
             )
             self._spool.quarantine(entry, report, datetime.now(UTC))
             log.error("job.quarantined", id=entry.id, reason="unreadable")
-        return jobs[0] if jobs else None
+        return jobs
 
     def _idle(self) -> None:
         if self._reporter.report.activity != "idle":
             self._reporter.say(self._reporter.report.model_copy(update=_IDLE))
         time.sleep(_GLANCE_SECONDS)
 
-    def _pause(self, error: OSError | ModelUnavailable) -> None:
-        fix = error.fix if isinstance(error, ModelUnavailable) else "It goes on by itself when the fault is gone."
-        trouble = f"{error} {fix}"
+    def _wait_for_models(self) -> None:
+        """All jobs that are left need models that could not be loaded: look again after a while."""
+        trouble = " ".join(self._missing.values())
+        self._missing.clear()
+        self._pause(trouble)
+
+    def _pause(self, trouble: str) -> None:
         log.warning("render.troubled", reason=trouble)
         try:
             self._reporter.say(RenderReport(activity="troubled", trouble=trouble, model_name=self._warm.name))
@@ -152,12 +161,18 @@ class _RenderLoop:
         with job_log(entry.log_file, entry.id):
             try:
                 outcome = self._drawing.draw(entry, record)
+                self._pauses = 0
                 self._saver.do(partial(self._finish, entry, record.to_do().num_images, outcome))
             except RenderStopped:
                 self._leave(entry, "interrupted")
                 log.info("job.interrupted")
+            except ModelUnavailable as error:
+                # Jobs of other models need not wait for this one.
+                self._leave(entry, "interrupted")
+                self._missing[record.to_do().model] = f"{error} {error.fix}"
+                log.warning("model.unavailable", model=record.to_do().model, reason=str(error))
             except RenderError as error:
-                if error.remedy in {"surroundings", "replace"}:
+                if error.remedy == "replace":
                     raise
                 self._cope(entry, error)
             except OSError:

@@ -22,7 +22,9 @@ class WaitingJobs:
             if id_ in self._records:
                 continue
             try:
-                self._records[id_] = entry.record()
+                record = entry.record()
+                record.to_do()
+                self._records[id_] = record
             except FileNotFoundError:
                 # Taken by the render loop between the listing and the reading, or truly without job.json.
                 if entry.folder.is_dir():
