@@ -3,6 +3,8 @@
 `config/daemon.toml` shows every key.
 """
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -26,6 +28,7 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 EMBEDDED = "embedded"
 """The source of the demo model, which the package carries."""
 DEMO_MODEL = "demo"
+ENVIRONMENT_PREFIX = "QWEN_IMAGE_DAEMON_"
 
 
 class Section(BaseModel):
@@ -125,7 +128,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         use_attribute_docstrings=True,
-        env_prefix="QWEN_IMAGE_DAEMON_",
+        env_prefix=ENVIRONMENT_PREFIX,
         env_nested_delimiter="__",
     )
 
@@ -179,11 +182,26 @@ class Settings(BaseSettings):
         return Catalogue(families=families, default=self.default_model)
 
 
+class UnknownVariableError(ValueError):
+    """An environment variable with our prefix that sets nothing."""
+
+
+def _refuse_unknown_variables(environment: Mapping[str, str]) -> None:
+    # pydantic-settings passes over them: a misspelt one would change nothing, and nobody would know.
+    for name in environment:
+        key = name.upper().removeprefix(ENVIRONMENT_PREFIX)
+        if key != name.upper() and key.split("__")[0].lower() not in Settings.model_fields:
+            raise UnknownVariableError(f"{name}: no such setting. config/daemon.toml shows those that there are")
+
+
 def load_settings(toml_file: Path | None = None, **overrides: Any) -> Settings:
-    """Read the settings. Raises pydantic.ValidationError, tomli.TOMLDecodeError, UnicodeDecodeError or OSError.
+    """Read the settings.
+
+    Raises pydantic.ValidationError, tomli.TOMLDecodeError, UnicodeDecodeError, UnknownVariableError or OSError.
 
     `overrides` are whole top-level keys and win over everything else.
     """
+    _refuse_unknown_variables(os.environ)
     document = {} if toml_file is None else tomli.loads(toml_file.read_text(encoding="utf-8"))
 
     class FromFile(Settings):

@@ -245,6 +245,8 @@ def test_an_outbox_that_fails_keeps_the_results_and_a_drain_gives_up(rooms: Room
     with pytest.raises(GaveUp, match="The outbox cannot be written"):
         drain(rooms)
     assert len(rooms.rendered()) == 1
+    [trouble] = Board(rooms.spool).update(None, ()).trouble
+    assert trouble.startswith("The outbox cannot be written")
     rooms.outbox.unlink()
     drain(rooms)
     assert only_result(rooms)[1].status == "succeeded"

@@ -14,7 +14,7 @@ import tomli
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
-from qwen_image_daemon.settings import Settings, load_settings
+from qwen_image_daemon.settings import Settings, UnknownVariableError, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
 UNIT = REPOSITORY / "systemd" / "qwen-image-daemon.service"
@@ -42,6 +42,12 @@ def test_the_environment_wins_over_the_file_key_by_key(file: Path, monkeypatch: 
     assert settings.root == Path("/from-environment")
     assert (settings.render.attempts, settings.render.device) == (2, "cpu")
     assert settings.inbox.settle_seconds == 7
+
+
+def test_an_environment_variable_that_sets_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QWEN_IMAGE_DAEMON_INBX__SETTLE_SECONDS", "1")
+    with pytest.raises(UnknownVariableError, match="QWEN_IMAGE_DAEMON_INBX__SETTLE_SECONDS: no such setting"):
+        load_settings()
 
 
 def test_arguments_win_over_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:

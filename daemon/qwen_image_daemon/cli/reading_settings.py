@@ -7,7 +7,7 @@ import tomli
 import typer
 from pydantic import ValidationError
 
-from qwen_image_daemon.settings import DEMO_MODEL, Settings, load_settings
+from qwen_image_daemon.settings import DEMO_MODEL, Settings, UnknownVariableError, load_settings
 
 WRONG_USE = 2
 """Exit code for arguments and settings that cannot work."""
@@ -24,6 +24,8 @@ def settings_or_exit(root: Path | None, config: Path | None, model: str | None =
         for fault in error.errors():
             key = ".".join(str(part) for part in fault["loc"]) or "settings"
             typer.echo(f"{source}: {key}: {fault['msg']}.", err=True)
+    except UnknownVariableError as error:
+        typer.echo(f"{error}.", err=True)
     except tomli.TOMLDecodeError as error:
         typer.echo(f"{config}: {error}.", err=True)
     except (OSError, UnicodeDecodeError) as error:

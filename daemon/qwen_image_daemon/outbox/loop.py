@@ -12,6 +12,7 @@ from qwen_image_daemon.outbox.publishing import FAILED, discard_unfinished, publ
 from qwen_image_daemon.outbox.status import STATUS
 from qwen_image_daemon.spool.durable import replace_content
 from qwen_image_daemon.spool.records import ErrorReport
+from qwen_image_daemon.spool.reports import GIVE_OUT_REPORT, GiveOutReport
 from qwen_image_daemon.spool.spool import Entry, Spool
 
 log = structlog.get_logger(__name__)
@@ -51,11 +52,14 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
         except (OSError, ValueError) as error:
             # A full disk, a share that is away: what is rendered stays in the spool until it can be given out.
             log.warning("outbox.troubled", reason=str(error))
+            _report(spool, GiveOutReport(trouble=f"The outbox cannot be written: {error}"))
             if control.drain:
                 raise GaveUp(f"The outbox cannot be written: {error}") from None
             pauses += 1
             _pause(min(2.0**pauses, _LONGEST_PAUSE_SECONDS), control)
             continue
+        if pauses:
+            _report(spool, GiveOutReport())
         pauses = 0
         if upstream_ended:
             carrier.carry()
@@ -81,6 +85,14 @@ def _settle_unreadable(spool: Spool, entry: Entry) -> None:
         )
         spool.quarantine(entry, report, datetime.now(UTC))
         log.error("job.quarantined", id=entry.id, reason=str(error))  # noqa: TRY400  the reason says it all
+
+
+def _report(spool: Spool, report: GiveOutReport) -> None:
+    try:
+        replace_content(spool.state / GIVE_OUT_REPORT, report.to_bytes())
+    except OSError as error:
+        # The disk that is full may be the spool's own; the log says it too.
+        log.warning("report.unwritten", reason=str(error))
 
 
 def _pause(seconds: float, control: LoopControl) -> None:

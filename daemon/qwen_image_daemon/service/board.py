@@ -12,7 +12,14 @@ from qwen_image_daemon import __version__
 from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus, QueueItem, QueueStatus
 from qwen_image_daemon.spool.durable import replace_content
 from qwen_image_daemon.spool.records import JobRecord, Record
-from qwen_image_daemon.spool.reports import RENDER_REPORT, TAKE_IN_REPORT, RenderReport, TakeInReport
+from qwen_image_daemon.spool.reports import (
+    GIVE_OUT_REPORT,
+    RENDER_REPORT,
+    TAKE_IN_REPORT,
+    GiveOutReport,
+    RenderReport,
+    TakeInReport,
+)
 from qwen_image_daemon.spool.spool import Entry, Spool
 from qwen_image_daemon.spool.waiting import WaitingJobs
 
@@ -58,6 +65,7 @@ class Board:
         spool = self._spool
         render = _read(spool.state / RENDER_REPORT, RenderReport) or RenderReport(activity="starting")
         take_in = _read(spool.state / TAKE_IN_REPORT, TakeInReport) or TakeInReport()
+        give_out = _read(spool.state / GIVE_OUT_REPORT, GiveOutReport) or GiveOutReport()
         queued = self._waiting.refresh()
         active, rendered = spool.entries(spool.active), spool.entries(spool.rendered)
         items = [
@@ -70,7 +78,7 @@ class Board:
             host=socket.gethostname(),
             pid=os.getpid(),
             state=state or render.activity,
-            trouble=(*trouble, *filter(None, (take_in.trouble, render.trouble))),
+            trouble=(*trouble, *filter(None, (take_in.trouble, render.trouble, give_out.trouble))),
             started_at=self._started_at,
             updated_at=datetime.now(UTC),
             current=render.current if state != "stopped" else None,

@@ -10,6 +10,7 @@ from qwen_image_daemon.spool.records import Record
 
 TAKE_IN_REPORT = "take-in.json"
 RENDER_REPORT = "render.json"
+GIVE_OUT_REPORT = "give-out.json"
 
 Activity = Literal["starting", "loading", "idle", "rendering", "troubled"]
 
@@ -51,3 +52,10 @@ class TakeInReport(Record):
     """Job files that wait, with the reason."""
     trouble: str | None = None
     """Why nothing can be taken at present."""
+
+
+class GiveOutReport(Record):
+    """The give-out loop, where it cannot do its work."""
+
+    trouble: str | None = None
+    """Why nothing can be given out at present."""
