@@ -5,13 +5,13 @@ The jobs are the files of `jobs_example/`, more that show what the demo model kn
 that the demo made before, and one that is wrong on purpose.
 """
 
+import argparse
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -23,10 +23,9 @@ from qwen_image_daemon.outbox.status import STATUS, DaemonStatus
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 EXAMPLES = REPOSITORY / "jobs_example"
-ROOT = REPOSITORY / "demo"
-SETTINGS = f"""\
+SETTINGS = """\
 # The settings of make demo: the model that the daemon brings along, and short waits.
-root = "{ROOT}"
+root = "{root}"
 default_model = "demo"
 
 [inbox]
@@ -53,12 +52,17 @@ console = Console(soft_wrap=True)
 
 def main() -> int:
     """Run the demo, and give the exit code: 0 if every job gave its pictures, and the bad one its complaint."""
-    _fresh_folder()
-    inbox = ROOT / "inbox"
+    parser = argparse.ArgumentParser(description="Show the daemon at work.")
+    parser.add_argument(
+        "--root", type=Path, default=REPOSITORY / "demo", help="folder to use; what it holds is deleted"
+    )
+    root = parser.parse_args().root.absolute()
+    _fresh_folder(root)
+    inbox = root / "inbox"
     examples = [path for path in sorted(EXAMPLES.iterdir()) if path.is_file()]
     jobs = sum(path.suffix in {".toml", ".json"} for path in examples) + len(MORE_JOBS) + len((REDRAW, BAD))
-    with (ROOT / "daemon.log").open("wb") as log:
-        command = [sys.executable, "-m", "qwen_image_daemon", "run", "--config", str(ROOT / "daemon.toml")]
+    with (root / "daemon.log").open("wb") as log:
+        command = [sys.executable, "-m", "qwen_image_daemon", "run", "--config", str(root / "daemon.toml")]
         daemon = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         for path in [*examples, BAD]:
@@ -66,39 +70,33 @@ def main() -> int:
         for name, text in MORE_JOBS.items():
             (inbox / name).write_text(text, encoding="utf-8")
         console.print(f"Dropping {jobs} jobs into {_short(inbox)}; one of them is wrong on purpose.")
-        results = _watch(daemon, jobs, _redraw_once(inbox))
+        results = _watch(daemon, root, jobs)
     finally:
         daemon.send_signal(signal.SIGTERM)
         daemon.wait(60)
-    _report(results)
+    _report(root, results)
     good = sum(result.status == "succeeded" for result in results)
     return 0 if good == jobs - 1 and len(results) == jobs else 1
 
 
-def _fresh_folder() -> None:
-    shutil.rmtree(ROOT, ignore_errors=True)
-    (ROOT / "inbox").mkdir(parents=True)
-    (ROOT / "daemon.toml").write_text(SETTINGS, encoding="utf-8")
+def _fresh_folder(root: Path) -> None:
+    if root.exists() and not (root / "daemon.toml").is_file():
+        sys.exit(f"{root} was not made by this demo, which deletes what its folder holds. Name another --root.")
+    shutil.rmtree(root, ignore_errors=True)
+    (root / "inbox").mkdir(parents=True)
+    (root / "daemon.toml").write_text(SETTINGS.format(root=root), encoding="utf-8")
 
 
-def _redraw_once(inbox: Path) -> Callable[[list[JobResult]], None]:
-    """Give a function that drops the redrawing of a picture as soon as that is there."""
-    dropped = False
-
-    def drop(results: list[JobResult]) -> None:
-        nonlocal dropped
-        made = next((result for result in results if result.name == SOURCE_JOB), None)
-        if made is not None and made.images and not dropped:
-            shutil.copy(_folder(made) / made.images[0].file.path, inbox / "before.png")
-            (inbox / "redraw.toml").write_text(REDRAW, encoding="utf-8")
-            dropped = True
-
-    return drop
+def _drop_redraw(root: Path, results: list[JobResult]) -> None:
+    """Have a picture redrawn as soon as it is there."""
+    made = next((result for result in results if result.name == SOURCE_JOB and result.images), None)
+    source = root / "inbox" / "before.png"
+    if made is not None and not source.exists():
+        shutil.copy(_folder(root, made) / made.images[0].file.path, source)
+        (root / "inbox" / "redraw.toml").write_text(REDRAW, encoding="utf-8")
 
 
-def _watch(
-    daemon: "subprocess.Popen[bytes]", jobs: int, react: Callable[[list[JobResult]], None]
-) -> list[JobResult]:
+def _watch(daemon: "subprocess.Popen[bytes]", root: Path, jobs: int) -> list[JobResult]:
     columns = (TextColumn("{task.description:<44}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     end = time.monotonic() + LONGEST_SECONDS
     results: list[JobResult] = []
@@ -106,28 +104,28 @@ def _watch(
         done = progress.add_task("jobs given out", total=jobs)
         picture = progress.add_task("starting", total=1)
         while daemon.poll() is None and time.monotonic() < end and len(results) < jobs:
-            results = _results()
-            react(results)
+            results = _results(root)
+            _drop_redraw(root, results)
             progress.update(done, completed=len(results))
-            description, step, steps = _doing()
+            description, step, steps = _doing(root)
             progress.update(picture, description=description, completed=step, total=steps)
             time.sleep(0.1)
         progress.update(picture, visible=False)
     return results
 
 
-def _results() -> list[JobResult]:
-    found = (ROOT / "outbox").glob(f"[!.]*/*/{RESULT}")
+def _results(root: Path) -> list[JobResult]:
+    found = (root / "outbox").glob(f"[!.]*/*/{RESULT}")
     return sorted((JobResult.model_validate_json(path.read_bytes()) for path in found), key=lambda job: job.id)
 
 
-def _folder(result: JobResult) -> Path:
-    return next((ROOT / "outbox").glob(f"[!.]*/*{result.id}"))
+def _folder(root: Path, result: JobResult) -> Path:
+    return next((root / "outbox").glob(f"[!.]*/*{result.id}"))
 
 
-def _doing() -> tuple[str, int, int]:
+def _doing(root: Path) -> tuple[str, int, int]:
     try:
-        status = DaemonStatus.model_validate_json((ROOT / "outbox" / STATUS).read_bytes())
+        status = DaemonStatus.model_validate_json((root / "outbox" / STATUS).read_bytes())
     except (OSError, ValueError):
         return "starting", 0, 1
     if status.current is None:
@@ -136,27 +134,27 @@ def _doing() -> tuple[str, int, int]:
     return f"drawing {job.name}, picture {job.image} of {job.images}", job.step, job.steps
 
 
-def _report(results: list[JobResult]) -> None:
+def _report(root: Path, results: list[JobResult]) -> None:
     for result in results:
         if result.status == "succeeded":
             number = "1 picture" if len(result.images) == 1 else f"{len(result.images)} pictures"
-            console.print(f"[green]{result.name}[/]: {number} in {_short(_folder(result))}")
+            console.print(f"[green]{result.name}[/]: {number} in {_short(_folder(root, result))}")
         else:
             console.print(
-                f"[yellow]{result.name}[/]: {result.status}; read {_short(_folder(result) / 'ERROR.txt')}"
+                f"[yellow]{result.name}[/]: {result.status}; read {_short(_folder(root, result) / 'ERROR.txt')}"
             )
     drawn = [result for result in results if result.status == "succeeded" and result.effective is not None]
-    sheet = ROOT / "contact-sheet.png"
+    sheet = root / "contact-sheet.png"
     pictures = [
-        (_folder(result) / image.file.path, result.effective.prompt if result.effective else "")
+        (_folder(root, result) / image.file.path, result.effective.prompt if result.effective else "")
         for result in drawn
         for image in result.images
     ]
     contact_sheet(pictures).save(sheet, optimize=True)
     console.print(
-        f"\nThe pictures are in {_short(ROOT / 'outbox')}, all of them on one page in {_short(sheet)}. "
+        f"\nThe pictures are in {_short(root / 'outbox')}, all of them on one page in {_short(sheet)}. "
         "They were drawn by a small model that knows coloured shapes and nothing else. "
-        f"The daemon's log is {_short(ROOT / 'daemon.log')}."
+        f"The daemon's log is {_short(root / 'daemon.log')}."
     )
 
 

@@ -59,14 +59,15 @@ class _Daemon:
         self._board = Board(spool)
         self._systemd = Systemd()
         self._failed_before = self._failed()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            # Before any loop starts: a stop that comes early is a stop like any other.
+            signal.signal(number, self._on_signal)
         self._take_in, self._render, self._give_out = self._loops = [
             KeptLoop(name, self._start) for name in get_args(LoopName)
         ]
 
     def run(self) -> int:
         """Watch the loops until all have ended, and give the exit code."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self._on_signal)
         folders = self._settings.folders
         log.info("daemon.started", inbox=str(folders.inbox), outbox=str(folders.outbox), spool=str(folders.spool))
         self._board.update("starting", ())
