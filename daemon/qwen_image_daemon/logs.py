@@ -44,6 +44,8 @@ def configure_logs(settings: LogSettings, *, loop: str) -> None:
     structlog.contextvars.bind_contextvars(loop=loop)
     # Third parties speak through logging: their warnings belong with ours, on stderr where nothing parses them.
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
+    # It complains of events that come while it is being stopped, which is no news.
+    logging.getLogger("watchdog").setLevel(logging.CRITICAL)
 
 
 @contextmanager
