@@ -43,6 +43,8 @@ class DiffusersRenderer:
         self._family = FAMILIES[model.family]
         self._loaded: tuple[WarmPipeline, torch.device, ModelInfo] | None = None
         self._heap = Heap()
+        self._used = False
+        """Whether anything was drawn since the last clean-up."""
 
     def __enter__(self) -> Self:
         """Load the model and draw a trial picture. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
@@ -87,6 +89,7 @@ class DiffusersRenderer:
         """Draw one picture; see Renderer.render."""
         warm, device, _ = self._entered
         caller = CallerProgress(progress)
+        self._used = True
         try:
             return translated(lambda: warm.draw(request, caller), rendering_failure, caller.is_callers_own)
         except OutOfMemory:
@@ -97,9 +100,12 @@ class DiffusersRenderer:
     def clean_up(self) -> MemoryInfo:
         """Let go of everything but the warm model. Raises DeviceLost where the accelerator is gone."""
         warm, device, _ = self._entered
-        warm.forget_sizes()
-        give_back(device)
-        self._heap.trim_if_grown()
+        if self._used:
+            # After one job and before the next: the second time there is nothing to let go of.
+            warm.forget_sizes()
+            give_back(device)
+            self._heap.trim_if_grown()
+            self._used = False
         return translated(lambda: device_memory(device), rendering_failure)
 
     @property

@@ -17,7 +17,7 @@ def open_renderer(model: ModelSettings, settings: RenderSettings, *, dry_run: bo
     # torch's threads spin while they wait for each other, also where another program has their core: pictures on
     # the CPU then took many times as long (docs/decisions/0005). Read when the library is loaded.
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+        os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     if not settings.trust_remote_code:
         # diffusers reads it once, when it is imported.
         os.environ["DIFFUSERS_DISABLE_REMOTE_CODE"] = "1"
