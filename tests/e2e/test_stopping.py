@@ -113,3 +113,22 @@ def test_a_second_daemon_on_the_same_folders_says_that_there_is_one(box: Box) ->
         second = box.call("run", "--dry-run", "--once")
     assert second.returncode == 2
     assert "Another daemon" in second.stderr
+
+
+def test_the_status_shows_each_job_with_its_state_and_times(box: Box) -> None:
+    slow(box, 0.05)
+    box.drop("first.toml", LONG)
+    with box.running("--dry-run") as daemon:
+        eventually(lambda: drawing(box), "the first job to be drawn")
+        box.drop("second.toml", 'prompt = "second"\npriority = 3')
+        items = eventually(lambda: box.status()["queue"] if len(box.status()["queue"]) == 2 else None, "two jobs")
+        current = box.status()["current"]
+        daemon.stop()
+    assert [(item["name"], item["status"], item["priority"], item["images"]) for item in items] == [
+        ("first", "rendering", 0, 4),
+        ("second", "queued", 3, 1),
+    ]
+    assert items[0]["received_at"] <= items[0]["started_at"] <= items[1]["received_at"]
+    assert items[1]["started_at"] is None
+    assert current["name"] == "first"
+    assert current["images"] == 4

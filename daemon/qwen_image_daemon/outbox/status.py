@@ -26,6 +26,8 @@ class QueueItem(Record):
     images: int
     """Pictures asked for; 0 for a refused file."""
     received_at: datetime
+    started_at: datetime | None = None
+    """When its first attempt began; None where none did."""
 
 
 class Counts(Record):

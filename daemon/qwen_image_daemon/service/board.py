@@ -118,14 +118,14 @@ def _items(entries: list[Entry], status: QueueStatus) -> list[QueueItem]:
     items: list[QueueItem] = []
     for entry in entries[:MOST_ITEMS]:
         try:
-            items.append(_item(entry.record(), status))
+            items.append(_item(entry.record(), status, entry.first_attempt_at()))
         except (OSError, ValueError):
             # It moved on while we looked.
             continue
     return items
 
 
-def _item(record: JobRecord, status: QueueStatus) -> QueueItem:
+def _item(record: JobRecord, status: QueueStatus, started_at: datetime | None = None) -> QueueItem:
     return QueueItem(
         id=record.id,
         name=record.name,
@@ -133,6 +133,7 @@ def _item(record: JobRecord, status: QueueStatus) -> QueueItem:
         priority=record.priority,
         images=record.effective.num_images if record.effective else 0,
         received_at=record.received_at,
+        started_at=started_at,
     )
 
 
