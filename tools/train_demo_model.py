@@ -13,13 +13,13 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from demo_model.curriculum import SCENE_SHARES, SCENES
-from demo_model.evaluation import Preset, answer, contact_sheet, questions, scores, weak_words
+from demo_model.evaluation import Preset, Question, answer, contact_sheet, questions, scores, weak_words
 from demo_model.export import assemble, export
 from demo_model.latents import write_shard
 from demo_model.tokenizer import build_tokenizer
 from demo_model.transformer_training import Settings, start, train
 from demo_model.vae_training import VaeSettings, new_vae, train_vae
-from demo_model.world import LAYOUTS
+from demo_model.world import LAYOUTS, SHAPES, Layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,6 +74,11 @@ def _export(options: argparse.Namespace) -> None:
     log.info("model.exported megabytes=%.1f", size / 1e6)
 
 
+def _asked(layout: Layout, options: argparse.Namespace) -> list[Question]:
+    drawn = questions(layout, options.count, options.seed)
+    return [one for one in drawn if all(thing.shape in options.shapes for thing in one.scene.things)]
+
+
 def _evaluate(options: argparse.Namespace) -> None:
     from diffusers import QwenImagePipeline  # noqa: PLC0415 (as above)
 
@@ -88,10 +93,7 @@ def _evaluate(options: argparse.Namespace) -> None:
     for size in options.sizes:
         width, height = (int(side) for side in size.split("x"))
         preset = Preset(width, height, options.steps, options.scale)
-        answers = {
-            layout: answer(pipeline, questions(layout, options.count, options.seed), preset)
-            for layout in options.layouts
-        }
+        answers = {layout: answer(pipeline, _asked(layout, options), preset) for layout in options.layouts}
         table = Table(
             title=f"{size}, {options.steps} steps, true_cfg_scale {options.scale:g}, seed {options.seed}"
         )
@@ -153,7 +155,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS, help="evaluate: kinds of scene"
     )
-    parser.add_argument("--count", type=int, default=100, help="evaluate: prompts of each layout")
+    parser.add_argument("--count", type=int, default=100, help="evaluate: prompts drawn of each layout")
+    parser.add_argument(
+        "--shapes", nargs="+", default=list(SHAPES), choices=SHAPES, help="evaluate: leave out prompts with others"
+    )
     parser.add_argument("--steps", type=int, default=20, help="evaluate: inference steps")
     parser.add_argument("--scale", type=float, default=4.0, help="evaluate: true_cfg_scale")
     parser.add_argument("--sheets", type=Path, help="evaluate: folder for contact sheets")

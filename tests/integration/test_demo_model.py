@@ -17,7 +17,7 @@ from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.renderer import ModelUnavailable, Progress, Renderer, RenderRequest
 from qwen_image_daemon.settings import EMBEDDED, ModelSettings, RenderSettings
 
-# Held out of the training or not, all of the documented vocabulary.
+# Held out of the training or not. All but the star are in the documented vocabulary (the model card).
 THINGS = [
     ("circle", "red", "white"),
     ("square", "blue", "yellow"),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHECKSUMS: Final = "CHECKSUMS"
+MODEL_CARD: Final = "README.md"
 MOST_BYTES: Final = 16_000_000
 _PARTS: Final = ("model_index.json", "scheduler", "text_encoder", "tokenizer", "transformer", "vae")
 
@@ -94,10 +95,13 @@ def _forget_origin(file: Path) -> None:
 
 
 def write_checksums(folder: Path) -> None:
-    """Write the SHA-256 of every file of the folder, in the format that `sha256sum --check` reads."""
+    """Write the SHA-256 of every file of the model, in the format that `sha256sum --check` reads.
+
+    The model card is left out: its words may be mended without a change to the model.
+    """
     lines = [
         f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(folder).as_posix()}\n"
         for file in sorted(folder.rglob("*"))
-        if file.is_file() and file.name != CHECKSUMS
+        if file.is_file() and file.name not in {CHECKSUMS, MODEL_CARD}
     ]
     (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")
