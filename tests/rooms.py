@@ -1,7 +1,9 @@
 """Single rooms over real folders, in the test's own process: what the tests of the three loops share."""
 
 import io
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +18,7 @@ from qwen_image_daemon.jobs.models import AnyJob
 from qwen_image_daemon.jobs.problems import Rejection
 from qwen_image_daemon.jobs.reading import read_job
 from qwen_image_daemon.jobs.resolution import resolve
-from qwen_image_daemon.loop_control import LoopControl
+from qwen_image_daemon.loop_control import LoopControl, Stopping
 from qwen_image_daemon.render.renderer import (
     MemoryInfo,
     ModelInfo,
@@ -168,3 +170,16 @@ class Opener:
         """Give the renderer of that name."""
         self.opened.append(name)
         return self.renderers[name]
+
+
+@contextmanager
+def running(loop: Callable[[LoopControl], None]) -> Iterator[None]:
+    """Run a loop in a thread for the block; it is asked to stop at the end."""
+    stopping = Stopping()
+    thread = threading.Thread(target=loop, args=(LoopControl(stopping=stopping),))
+    thread.start()
+    try:
+        yield
+    finally:
+        stopping.ask()
+        thread.join()

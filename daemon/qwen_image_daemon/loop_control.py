@@ -1,7 +1,13 @@
 """What a loop hears from the service and tells it: stop, I am alive, nothing more will come."""
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+
+GLANCE_SECONDS = 0.05
+"""How long a loop that has nothing to do looks away."""
+_LONGEST_REST_SECONDS = 60.0
+_REST_ALLOWANCE_SECONDS = 60.0
 
 
 class Stopping:
@@ -42,6 +48,16 @@ class LoopControl:
     """Say whether the room upstream has ended for good: drain what is there, then end."""
     drain: bool = False
     """End when nothing is left to do, and give up where only waiting could help."""
+
+    def rest(self, troubles: int) -> None:
+        """Wait for a fault of the surroundings to pass: longer after each trouble in a row, shorter than a minute.
+
+        A stop ends the waiting, and the service hears signs of life.
+        """
+        end = time.monotonic() + min(2.0**troubles, _LONGEST_REST_SECONDS)
+        while time.monotonic() < end and not self.stopping.is_asked():
+            self.beat(_REST_ALLOWANCE_SECONDS)
+            time.sleep(GLANCE_SECONDS)
 
 
 class GaveUp(Exception):

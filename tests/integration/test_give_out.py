@@ -4,17 +4,16 @@ import hashlib
 import json
 import shutil
 import socket
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
 
 from driving import eventually, files_of, read_result
-from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
+from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.outbox.loop import give_out, prepare_outbox
 from qwen_image_daemon.outbox.publishing import discard_unfinished, publish, result_folder
 from qwen_image_daemon.outbox.results import JobResult
@@ -25,7 +24,7 @@ from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.records import JobRecord
 from qwen_image_daemon.spool.spool import Entry
-from rooms import SMALL, Drawer, Rooms, picture
+from rooms import SMALL, Drawer, Rooms, picture, running
 
 CONFIG = Path(__file__).parents[2] / "config"
 TWO = f'prompt = "x"\nnum_images = 2\nseed = 5\n{SMALL}'
@@ -252,18 +251,6 @@ def test_an_outbox_that_fails_keeps_the_results_and_a_drain_gives_up(rooms: Room
     assert only_result(rooms)[1].status == "succeeded"
 
 
-@contextmanager
-def giving_out(rooms: Rooms) -> Iterator[None]:
-    stopping = Stopping()
-    thread = threading.Thread(target=give_out, args=(rooms.spool, rooms.outbox, LoopControl(stopping=stopping)))
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.ask()
-        thread.join()
-
-
 def test_the_status_is_carried_out_whenever_it_changed(rooms: Rooms) -> None:
     board = Board(rooms.spool)
 
@@ -271,7 +258,7 @@ def test_the_status_is_carried_out_whenever_it_changed(rooms: Rooms) -> None:
         path = rooms.outbox / "status.json"
         return lambda: path.exists() and json.loads(path.read_bytes())["state"] == state
 
-    with giving_out(rooms):
+    with running(partial(give_out, rooms.spool, rooms.outbox)):
         board.update("idle", ())
         eventually(shown("idle"), "the first status")
         board.update("troubled", ("No disk.",))

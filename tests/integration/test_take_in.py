@@ -6,10 +6,9 @@ import json
 import os
 import shutil
 import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,12 +20,12 @@ from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.loop import take_in
 from qwen_image_daemon.inbox.taking import TakeIn
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
-from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
+from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.settings import InboxSettings
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
 from qwen_image_daemon.spool.spool import DROPPED, Entry
-from rooms import CATALOGUE, QUICK, Rooms, picture
+from rooms import CATALOGUE, QUICK, Rooms, picture, running
 
 JOB = 'prompt = "a red circle"'
 
@@ -34,19 +33,6 @@ JOB = 'prompt = "a red circle"'
 @pytest.fixture
 def rooms(tmp_path: Path) -> Rooms:
     return Rooms(tmp_path)
-
-
-@contextmanager
-def running(rooms: Rooms) -> Iterator[None]:
-    stopping = Stopping()
-    arguments = (rooms.inbox, rooms.spool, CATALOGUE, rooms.settings, LoopControl(stopping=stopping))
-    thread = threading.Thread(target=take_in, args=arguments)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopping.ask()
-        thread.join()
 
 
 def report(rooms: Rooms) -> TakeInReport:
@@ -353,7 +339,7 @@ def test_a_spool_that_cannot_be_written_leaves_the_drop_and_says_why(rooms: Room
     rooms.drop("job.toml", JOB)
     rooms.spool.queue.rmdir()
     rooms.spool.queue.write_text("in the way")
-    with running(rooms):
+    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
         eventually(lambda: (rooms.spool.state / TAKE_IN_REPORT).exists() and report(rooms).trouble, "the trouble")
         assert (rooms.inbox / "job.toml").read_text() == JOB
         rooms.spool.queue.unlink()
@@ -385,7 +371,7 @@ def test_a_claim_that_cannot_be_made_leaves_nothing_behind(rooms: Rooms) -> None
 
 @pytest.mark.parametrize("gone", [".taken", ".claims"])
 def test_our_own_folders_in_the_inbox_may_be_cleared_away_while_we_run(rooms: Rooms, gone: str) -> None:
-    with running(rooms):
+    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
         rooms.drop("first.toml", JOB)
         eventually(rooms.queued, "the first job")
         eventually(lambda: rooms.left_in_inbox() == set(), "the first hand-over")
@@ -407,7 +393,7 @@ def test_a_hand_over_makes_the_folder_that_it_needs(rooms: Rooms) -> None:
 
 
 def test_an_inbox_that_is_deleted_and_made_again_is_watched_again(rooms: Rooms) -> None:
-    with running(rooms):
+    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
         rooms.drop("first.toml", JOB)
         eventually(rooms.queued, "the first job")
         eventually(lambda: rooms.left_in_inbox() == set(), "the hand-over")
@@ -421,7 +407,7 @@ def test_an_inbox_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     rooms = Rooms(tmp_path)
     shutil.rmtree(rooms.inbox)
     rooms.inbox.write_text("in the way")
-    with running(rooms):
+    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
         eventually(lambda: (rooms.spool.state / TAKE_IN_REPORT).exists() and report(rooms).trouble, "the trouble")
         rooms.inbox.unlink()
         rooms.inbox.mkdir(exist_ok=True)

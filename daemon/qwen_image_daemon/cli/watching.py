@@ -61,7 +61,7 @@ def describe(status: DaemonStatus, *, running: bool) -> Iterator[str]:
 
 
 def _look(spool: Spool) -> tuple[DaemonStatus | None, bool]:
-    running = is_held(spool.state / "daemon.lock")
+    running = is_held(spool.lock_file)
     try:
         return DaemonStatus.model_validate_json((spool.state / STATUS).read_bytes()), running
     except (OSError, ValueError):

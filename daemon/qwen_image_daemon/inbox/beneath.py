@@ -1,12 +1,12 @@
 """Opening and copying files of the inbox without being led out of it by links, devices or a change under way."""
 
-import hashlib
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from qwen_image_daemon.inbox.listing import Stamp
-from qwen_image_daemon.spool.durable import opened
+from qwen_image_daemon.spool.durable import copy_synced, opened
 from qwen_image_daemon.spool.records import FileRecord
 
 CHUNK = 1 << 20
@@ -58,20 +58,20 @@ def copy_beneath(root: Path, relative: str, expected: Stamp, target: Path) -> Fi
 
     Raises ChangedMeanwhile where it changed before or during the copy, OSError where reading or writing fails.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    digest = hashlib.sha256()
-    with opened(open_beneath(root, relative, expected)) as descriptor, target.open("xb") as copy:
-        copied = 0
-        while chunk := os.read(descriptor, CHUNK):
-            digest.update(chunk)
-            copy.write(chunk)
-            copied += len(chunk)
-            if copied > expected.size:
-                raise ChangedMeanwhile(relative)
-        copy.flush()
-        os.fsync(copy.fileno())
+    with opened(open_beneath(root, relative, expected)) as descriptor:
+        size, digest = copy_synced(_chunks(descriptor, relative, expected.size), target)
         _check_unchanged(descriptor, relative, expected)
-    return FileRecord(path=relative, size_bytes=copied, sha256=digest.hexdigest())
+    return FileRecord(path=relative, size_bytes=size, sha256=digest)
+
+
+def _chunks(descriptor: int, relative: str, most: int) -> Iterator[bytes]:
+    read = 0
+    while chunk := os.read(descriptor, CHUNK):
+        read += len(chunk)
+        if read > most:
+            # It grows while we read: without an end we would fill the spool's disk.
+            raise ChangedMeanwhile(relative)
+        yield chunk
 
 
 def ends_in_zeros(root: Path, relative: str, expected: Stamp) -> bool:

@@ -16,7 +16,7 @@ from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.settings import InboxSettings
 from qwen_image_daemon.spool.durable import replace_content
-from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
+from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport, unwritten_is_logged
 from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
@@ -55,7 +55,8 @@ def take_in(
                 log.warning("inbox.troubled", reason=str(error))
                 if control.drain:
                     raise GaveUp(f"The inbox cannot be taken in: {error}") from None
-                _report_trouble(spool, str(error))
+                with unwritten_is_logged():
+                    _report(spool, TakeInReport(trouble=str(error)))
                 watch.wait(settings.rescan_seconds, control.stopping)
                 continue
             if control.drain and not look.unsettled and look.taken == 0:
@@ -84,11 +85,3 @@ def _report(spool: Spool, report: TakeInReport) -> None:
     content = report.to_bytes()
     if not path.exists() or path.read_bytes() != content:
         replace_content(path, content)
-
-
-def _report_trouble(spool: Spool, trouble: str) -> None:
-    try:
-        _report(spool, TakeInReport(trouble=trouble))
-    except OSError as error:
-        # The disk that is full may be the spool's own; the log says it too.
-        log.warning("report.unwritten", reason=str(error))

@@ -7,20 +7,18 @@ from pathlib import Path
 import structlog
 
 from qwen_image_daemon.logs import job_log
-from qwen_image_daemon.loop_control import GaveUp, LoopControl
+from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl
 from qwen_image_daemon.outbox.publishing import FAILED, discard_unfinished, publish
 from qwen_image_daemon.outbox.status import STATUS
 from qwen_image_daemon.spool.durable import replace_content
 from qwen_image_daemon.spool.records import ErrorReport
-from qwen_image_daemon.spool.reports import GIVE_OUT_REPORT, GiveOutReport
+from qwen_image_daemon.spool.reports import GIVE_OUT_REPORT, GiveOutReport, unwritten_is_logged
 from qwen_image_daemon.spool.spool import Entry, Spool
 
 log = structlog.get_logger(__name__)
 
-_GLANCE_SECONDS = 0.05
 _ALLOWANCE_SECONDS = 300.0
 """Copying a large result to a slow share may take long."""
-_LONGEST_PAUSE_SECONDS = 60.0
 
 
 def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
@@ -29,7 +27,7 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
     Raises GaveUp where it drains and the outbox fails.
     """
     carrier = _StatusCarrier(spool, outbox)
-    pauses = 0
+    troubles = 0
     prepared = False
     while not control.stopping.is_asked():
         control.beat(_ALLOWANCE_SECONDS)
@@ -55,16 +53,16 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
             _report(spool, GiveOutReport(trouble=f"The outbox cannot be written: {error}"))
             if control.drain:
                 raise GaveUp(f"The outbox cannot be written: {error}") from None
-            pauses += 1
-            _pause(min(2.0**pauses, _LONGEST_PAUSE_SECONDS), control)
+            troubles += 1
+            control.rest(troubles)
             continue
-        if pauses:
+        if troubles:
             _report(spool, GiveOutReport())
-        pauses = 0
+        troubles = 0
         if upstream_ended:
             carrier.carry()
             return
-        time.sleep(_GLANCE_SECONDS)
+        time.sleep(GLANCE_SECONDS)
 
 
 def prepare_outbox(outbox: Path) -> None:
@@ -78,28 +76,16 @@ def _settle_unreadable(spool: Spool, entry: Entry) -> None:
         entry.record()
         entry.outcome()
     except (FileNotFoundError, ValueError) as error:
-        report = ErrorReport(
-            kind="UnreadableEntry",
-            what="What the spool wrote down about the job's end cannot be read any more.",
-            fix="Drop the job again; its file is in this folder or in the inbox's .taken folder.",
+        report = ErrorReport.of_unreadable(
+            "What the spool wrote down about the job's end cannot be read any more."
         )
         spool.quarantine(entry, report, datetime.now(UTC))
         log.error("job.quarantined", id=entry.id, reason=str(error))  # noqa: TRY400  the reason says it all
 
 
 def _report(spool: Spool, report: GiveOutReport) -> None:
-    try:
+    with unwritten_is_logged():
         replace_content(spool.state / GIVE_OUT_REPORT, report.to_bytes())
-    except OSError as error:
-        # The disk that is full may be the spool's own; the log says it too.
-        log.warning("report.unwritten", reason=str(error))
-
-
-def _pause(seconds: float, control: LoopControl) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and not control.stopping.is_asked():
-        control.beat(_ALLOWANCE_SECONDS)
-        time.sleep(_GLANCE_SECONDS)
 
 
 class _StatusCarrier:

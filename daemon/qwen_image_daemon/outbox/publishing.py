@@ -1,21 +1,21 @@
 """Giving out one finished job: built beside, shown by one rename, `result.json` last."""
 
-import hashlib
-import os
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 from qwen_image_daemon import __version__
 from qwen_image_daemon.outbox.letters import ERROR, error_letter
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
-from qwen_image_daemon.spool.durable import sync_folder, write_synced
+from qwen_image_daemon.spool.durable import copy_synced, sync_folder, sync_tree
 from qwen_image_daemon.spool.identity import ID_LENGTH, slug
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord, JobRecord, Outcome
 from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, Entry
 
 FAILED = "failed"
+CHUNK = 1 << 20
 
 
 def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
@@ -68,9 +68,7 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
     files += [_copy(source, folder, source.name) for source in entry.dropped_files()]
     if outcome.status != "succeeded":
         files += [_copy(inputs / relative, folder, relative) for relative in _files_below(inputs)]
-        letter = folder / ERROR
-        write_synced(letter, error_letter(record, outcome).encode())
-        files.append(_described(letter, ERROR))
+        files.append(_write([error_letter(record, outcome).encode()], folder, ERROR))
     if entry.log_file.is_file():
         files.append(_copy(entry.log_file, folder, LOG))
     result = JobResult(
@@ -95,9 +93,8 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
         memory_after=outcome.memory_after,
         daemon_version=__version__,
     )
-    write_synced(folder / RESULT, result.to_bytes())
-    for path, _, _ in os.walk(folder, topdown=False):
-        sync_folder(Path(path))
+    copy_synced([result.to_bytes()], folder / RESULT)
+    sync_tree(folder)
 
 
 def _public_name(stem: str, image: ImageRecord) -> str:
@@ -107,19 +104,13 @@ def _public_name(stem: str, image: ImageRecord) -> str:
 
 
 def _copy(source: Path, folder: Path, name: str) -> FileRecord:
-    target = folder / name
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with source.open("rb") as original, target.open("xb") as copy:
-        shutil.copyfileobj(original, copy, 1 << 20)
-        copy.flush()
-        os.fsync(copy.fileno())
-    return _described(source, name)
+    with source.open("rb") as original:
+        return _write(iter(partial(original.read, CHUNK), b""), folder, name)
 
 
-def _described(path: Path, name: str) -> FileRecord:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    return FileRecord(path=name, size_bytes=path.stat().st_size, sha256=digest.hexdigest())
+def _write(chunks: Iterable[bytes], folder: Path, name: str) -> FileRecord:
+    size, digest = copy_synced(chunks, folder / name)
+    return FileRecord(path=name, size_bytes=size, sha256=digest)
 
 
 def _files_below(folder: Path) -> Iterator[str]:

@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from qwen_image_daemon.logs import job_log
-from qwen_image_daemon.loop_control import GaveUp, LoopControl
+from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl
 from qwen_image_daemon.render.drawing import JobDrawing
 from qwen_image_daemon.render.renderer import (
     ModelUnavailable,
@@ -22,15 +22,13 @@ from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.warm_model import WarmModel
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.records import ErrorReport, JobRecord, Outcome
-from qwen_image_daemon.spool.reports import RenderReport
+from qwen_image_daemon.spool.reports import RenderReport, unwritten_is_logged
 from qwen_image_daemon.spool.spool import Entry, Spool
 from qwen_image_daemon.spool.waiting import WaitingJobs
 
 log = structlog.get_logger(__name__)
 
-_GLANCE_SECONDS = 0.05
 _IDLE_ALLOWANCE_SECONDS = 60.0
-_LONGEST_PAUSE_SECONDS = 60.0
 _KILLS_BEFORE_QUARANTINE = 2
 _IDLE = {"activity": "idle", "current": None, "trouble": None}
 
@@ -64,7 +62,7 @@ class _RenderLoop:
         self._waiting = WaitingJobs(spool)
         self._reporter = Reporter(spool)
         self._drawing = JobDrawing(settings, warm, saver, self._reporter, control)
-        self._pauses = 0
+        self._troubles = 0
         self._missing: dict[str, str] = {}
         """Models that could not be loaded, with the reason, until the next pause is over."""
 
@@ -120,11 +118,7 @@ class _RenderLoop:
     def _waiting_jobs(self) -> list[JobRecord]:
         jobs = self._waiting.refresh()
         for entry in self._waiting.unreadable:
-            report = ErrorReport(
-                kind="UnreadableEntry",
-                what="The job's entry in the spool cannot be read any more.",
-                fix="Drop the job again; its file is in this folder or in the inbox's .taken folder.",
-            )
+            report = ErrorReport.of_unreadable("The job's entry in the spool cannot be read any more.")
             self._spool.quarantine(entry, report, datetime.now(UTC))
             log.error("job.quarantined", id=entry.id, reason="unreadable")
         return jobs
@@ -132,7 +126,7 @@ class _RenderLoop:
     def _idle(self) -> None:
         if self._reporter.report.activity != "idle":
             self._reporter.say(self._reporter.report.model_copy(update=_IDLE))
-        time.sleep(_GLANCE_SECONDS)
+        time.sleep(GLANCE_SECONDS)
 
     def _wait_for_models(self) -> None:
         """All jobs that are left need models that could not be loaded: look again after a while."""
@@ -142,18 +136,13 @@ class _RenderLoop:
 
     def _pause(self, trouble: str) -> None:
         log.warning("render.troubled", reason=trouble)
-        try:
-            self._reporter.say(RenderReport(activity="troubled", trouble=trouble, model_name=self._warm.name))
-        except OSError as unwritten:
-            # The disk that is full may be the spool's own; the log says it too.
-            log.warning("report.unwritten", reason=str(unwritten))
+        report = RenderReport(activity="troubled", trouble=trouble, model_name=self._warm.name)
+        with unwritten_is_logged():
+            self._reporter.say(report)
         if self._control.drain:
             raise GaveUp(trouble)
-        self._pauses += 1
-        end = time.monotonic() + min(2.0**self._pauses, _LONGEST_PAUSE_SECONDS)
-        while time.monotonic() < end and not self._control.stopping.is_asked():
-            self._control.beat(_IDLE_ALLOWANCE_SECONDS)
-            time.sleep(_GLANCE_SECONDS)
+        self._troubles += 1
+        self._control.rest(self._troubles)
 
     def _work(self, record: JobRecord) -> None:
         """Bring one job to its end, or leave it in the queue for later."""
@@ -161,7 +150,7 @@ class _RenderLoop:
         with job_log(entry.log_file, entry.id):
             try:
                 outcome = self._drawing.draw(entry, record)
-                self._pauses = 0
+                self._troubles = 0
                 self._saver.do(partial(self._finish, entry, record.to_do().num_images, outcome))
             except RenderStopped:
                 self._leave(entry, "interrupted")
@@ -178,6 +167,7 @@ class _RenderLoop:
             except OSError:
                 raise
             except Exception as error:
+                # The job boundary: no fault of one job ends the others.
                 log.exception("job.broke")
                 fault = f"{type(error).__name__}: {error}"
                 self._cope(entry, UnexpectedFailure(fault, "The daemon's log holds the details."))

@@ -6,8 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
 
-import structlog
-
 from qwen_image_daemon import __version__
 from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus, QueueItem, QueueStatus
 from qwen_image_daemon.spool.durable import replace_content
@@ -19,11 +17,10 @@ from qwen_image_daemon.spool.reports import (
     GiveOutReport,
     RenderReport,
     TakeInReport,
+    unwritten_is_logged,
 )
 from qwen_image_daemon.spool.spool import Entry, Spool
 from qwen_image_daemon.spool.waiting import WaitingJobs
-
-log = structlog.get_logger(__name__)
 
 MOST_ITEMS = 200
 """Queue items that the status lists; the counts are always whole."""
@@ -47,11 +44,8 @@ class Board:
         """Look, and write the status if it changed or grew old. `state` None means: what the render loop says."""
         status = self._look(state, trouble)
         if self._changed(status):
-            try:
+            with unwritten_is_logged():
                 replace_content(self._spool.state / STATUS, status.to_bytes())
-            except OSError as error:
-                # A full disk must not end the service that waits for it to be emptied.
-                log.warning("status.unwritten", reason=str(error))
             self._written = status
         return status
 

@@ -40,7 +40,7 @@ def serve(settings: Settings, options: Options) -> int:
     except OSError as error:
         raise Unready(f"{error}. The spool must exist and be writable for this user.") from None
     try:
-        with lock(spool.state / "daemon.lock"):
+        with lock(spool.lock_file):
             return _Daemon(settings, options, spool).run()
     except Held as holder:
         raise Unready(

@@ -1,7 +1,8 @@
 """Writing files so that they are whole or absent after a kill or a power cut."""
 
+import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,28 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_tree(folder: Path) -> None:
+    """Make all names in `folder` and below it survive a power cut, the deepest first."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        sync_folder(Path(path))
+
+
+def copy_synced(chunks: Iterable[bytes], target: Path) -> tuple[int, str]:
+    """Write a new file out of chunks, in one pass, and wait until its content is on the disk.
+
+    Makes the folders that are missing. Gives size in bytes and SHA-256. Raises OSError, and what `chunks` raises.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    digest = hashlib.sha256()
+    with target.open("xb") as copy:
+        for chunk in chunks:
+            digest.update(chunk)
+            copy.write(chunk)
+        copy.flush()
+        os.fsync(copy.fileno())
+        return copy.tell(), digest.hexdigest()
 
 
 def write_synced(path: Path, content: bytes) -> None:

@@ -96,6 +96,12 @@ class ErrorReport(Record):
         """Put an error of the renderer down."""
         return cls(kind=type(error).__name__, what=str(error), fix=error.fix)
 
+    @classmethod
+    def of_unreadable(cls, what: str) -> "ErrorReport":
+        """Say that the spool's own files of a job are broken."""
+        fix = "Drop the job again; its file is in this folder or in the inbox's .taken folder."
+        return cls(kind="UnreadableEntry", what=what, fix=fix)
+
 
 class ProblemRecord(Record):
     """One complaint about a job file."""

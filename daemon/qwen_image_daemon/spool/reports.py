@@ -1,12 +1,17 @@
 """What the loops tell the service while they work: small files in `spool/state/`, replaced whole."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Literal
 
+import structlog
 from pydantic import Field
 
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, Stage
 from qwen_image_daemon.spool.records import Record
+
+log = structlog.get_logger(__name__)
 
 TAKE_IN_REPORT = "take-in.json"
 RENDER_REPORT = "render.json"
@@ -59,3 +64,15 @@ class GiveOutReport(Record):
 
     trouble: str | None = None
     """Why nothing can be given out at present."""
+
+
+@contextmanager
+def unwritten_is_logged() -> Iterator[None]:
+    """Let go of a report that cannot be written, and log it.
+
+    The disk that is full may be the spool's own; who waits for it to be emptied must not end of it.
+    """
+    try:
+        yield
+    except OSError as error:
+        log.warning("report.unwritten", reason=str(error))

@@ -2,14 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
 
-from qwen_image_daemon.spool.durable import move_durably, sync_folder, write_durably, write_synced
+from qwen_image_daemon.spool.durable import move_durably, sync_folder, sync_tree, write_durably, write_synced
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.records import (
     ErrorReport,
@@ -172,8 +171,7 @@ class Spool:
 
     def _commit(self, entry: Entry, record: JobRecord, state: Path) -> None:
         write_synced(entry.folder / JOB, record.to_bytes())
-        for folder in _folders_below(entry.folder):
-            sync_folder(folder)
+        sync_tree(entry.folder)
         move_durably(entry.folder, state / entry.id)
 
     def take(self, entry: Entry) -> Entry:
@@ -192,6 +190,11 @@ class Spool:
     def release(self, entry: Entry) -> Entry:
         """Move a concluded job to `rendered`."""
         return self._move(entry, self.rendered)
+
+    @property
+    def lock_file(self) -> Path:
+        """What the one daemon of this spool holds locked while it runs."""
+        return self.state / "daemon.lock"
 
     def file_done(self, entry: Entry) -> Entry:
         """Move a published job to its shelf of `done`, and drop there what the outbox now holds."""
@@ -232,12 +235,6 @@ class Spool:
         # Not synced: after a power cut the entry is in the one state or the other, and either is gone on from.
         # Only what an inbox lets go of (admit, refuse) must be certain, and what an attempt or an outcome says.
         return Entry(entry.folder.rename(state / entry.id))
-
-
-def _folders_below(folder: Path) -> Iterable[Path]:
-    """Give the folder and all below it, the deepest first."""
-    for path, _, _ in os.walk(folder, topdown=False):
-        yield Path(path)
 
 
 def _sequence(entry: Entry) -> int:
