@@ -90,6 +90,9 @@ class RenderSettings(Section):
     """How long each step of a --dry-run takes: to try what stops, pauses and long queues look like."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a job is tried before it is given out as failed."""
+    retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """A job that failed waits so long for its second try, and five times as long for each further one.
+    Other jobs go on meanwhile."""
 
 
 class OutboxSettings(Section):

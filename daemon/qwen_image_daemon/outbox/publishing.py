@@ -5,22 +5,32 @@ import socket
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import assert_never
 
 from qwen_image_daemon import __version__
-from qwen_image_daemon.outbox.letters import ERROR, error_letter
+from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
 from qwen_image_daemon.spool.durable import copy_synced, sync_folder, sync_tree
 from qwen_image_daemon.spool.identity import ID_LENGTH, slug
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord, JobRecord, Outcome
 from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, Entry
 
-FAILED = "failed"
+FAILED, CANCELLED = "failed", "cancelled"
+"""Folders of the outbox for what did not succeed."""
 CHUNK = 1 << 20
 
 
 def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
     """Say where a job's result belongs: always the same place for the same job."""
-    shelf = f"{record.received_at:%Y-%m-%d}" if outcome.status == "succeeded" else FAILED
+    match outcome.status:
+        case "succeeded":
+            shelf = f"{record.received_at:%Y-%m-%d}"
+        case "cancelled":
+            shelf = CANCELLED
+        case "failed" | "refused":
+            shelf = FAILED
+        case status:
+            assert_never(status)
     return outbox / shelf / f"{slug(record.name)}-{record.id}"
 
 
@@ -68,7 +78,8 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
     files += [_copy(source, folder, source.name) for source in entry.dropped_files()]
     if outcome.status != "succeeded":
         files += [_copy(inputs / relative, folder, relative) for relative in _files_below(inputs)]
-        files.append(_write([error_letter(record, outcome).encode()], folder, ERROR))
+        name, text = letter_for(record, outcome)
+        files.append(_write([text.encode()], folder, name))
     if entry.log_file.is_file():
         files.append(_copy(entry.log_file, folder, LOG))
     result = JobResult(
@@ -81,6 +92,7 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
         adjustments=outcome.adjustments,
         problems=outcome.problems,
         error=outcome.error,
+        cancelled_by=outcome.cancelled_by,
         images=image_results(outcome.images, images),
         files=tuple(files),
         received_at=record.received_at,
