@@ -102,6 +102,14 @@ class OutboxSettings(Section):
     """zlib level of PNG files. 4 takes 1.7 times the time of 1 and is nearly as small as 6."""
 
 
+class ServiceSettings(Section):
+    """How the daemon looks after its loops."""
+
+    share_timeout_seconds: Positive = 120.0
+    """An inbox or outbox whose file server does not answer for so long counts as hung: the status says so, the
+    loop that waits for it is replaced when it can be, and everything else goes on."""
+
+
 class LogSettings(Section):
     """What is logged, and how."""
 
@@ -150,6 +158,7 @@ class Settings(BaseSettings):
     inbox: InboxSettings = InboxSettings()
     render: RenderSettings = RenderSettings()
     outbox: OutboxSettings = OutboxSettings()
+    service: ServiceSettings = ServiceSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="before")

@@ -17,9 +17,6 @@ from qwen_image_daemon.spool.spool import Entry, Spool
 
 log = structlog.get_logger(__name__)
 
-_ALLOWANCE_SECONDS = 300.0
-"""Copying a large result to a slow share may take long."""
-
 
 def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
     """Publish finished jobs until asked to stop, or until no more can come and none is left.
@@ -29,8 +26,12 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
     carrier = _StatusCarrier(spool, outbox)
     troubles = 0
     prepared = False
+
+    def alive() -> None:
+        control.beat(control.share_timeout_seconds)
+
     while not control.stopping.is_asked():
-        control.beat(_ALLOWANCE_SECONDS)
+        alive()
         upstream_ended = control.no_more()
         try:
             if not prepared:
@@ -43,9 +44,9 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
                     return
                 _settle_unreadable(spool, entry)
                 with job_log(entry.log_file, entry.id):
-                    log.info("result.published", folder=str(publish(entry, outbox)))
+                    log.info("result.published", folder=str(publish(entry, outbox, alive)))
                 spool.file_done(entry)
-                control.beat(_ALLOWANCE_SECONDS)
+                alive()
                 carrier.carry()
         except (OSError, ValueError) as error:
             # A full disk, a share that is away: what is rendered stays in the spool until it can be given out.

@@ -2,10 +2,10 @@
 
 import shutil
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import assert_never
+from typing import BinaryIO, assert_never
 
 from qwen_image_daemon import __version__
 from qwen_image_daemon.outbox.letters import letter_for
@@ -34,8 +34,15 @@ def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
     return outbox / shelf / f"{slug(record.name)}-{record.id}"
 
 
-def publish(entry: Entry, outbox: Path) -> Path:
-    """Give out a finished job, and say where it is. Safe to repeat after any interruption. Raises OSError."""
+def _unheard() -> None:
+    pass
+
+
+def publish(entry: Entry, outbox: Path, alive: Callable[[], None] = _unheard) -> Path:
+    """Give out a finished job, and say where it is. Safe to repeat after any interruption. Raises OSError.
+
+    `alive` is called after each piece that the outbox took: a large result on a slow share may take long.
+    """
     record, outcome = entry.record(), entry.outcome()
     final = result_folder(outbox, record, outcome)
     if (final / RESULT).is_file():
@@ -43,7 +50,7 @@ def publish(entry: Entry, outbox: Path) -> Path:
     building = _building_folder(outbox, record.id)
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    _fill(building, entry, record, outcome)
+    _fill(building, entry, record, outcome, alive)
     final.parent.mkdir(exist_ok=True)
     # rename(2) silently replaces an empty folder; ids are unique, so none of ours exists.
     building.rename(final)
@@ -63,7 +70,11 @@ def _building_folder(outbox: Path, job_id: str) -> Path:
     return outbox / f".tmp-{socket.gethostname()}-{job_id}"
 
 
-def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
+def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive: Callable[[], None]) -> None:
+    def copy(source: Path, name: str) -> FileRecord:
+        with source.open("rb") as original:
+            return _write(_pieces(original, alive), folder, name)
+
     inputs = entry.folder / INPUTS
     dropped = {relative.casefold() for relative in _files_below(inputs)}
     stem = slug(record.name)
@@ -73,15 +84,15 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
     images = {image.file.path: _public_name(stem, image) for image in outcome.images}
     files: list[FileRecord] = []
     for spooled, public in images.items():
-        _copy(entry.folder / IMAGES / spooled, folder, public)
+        copy(entry.folder / IMAGES / spooled, public)
     job_files = [file.name for file in entry.dropped_files()]
-    files += [_copy(source, folder, source.name) for source in entry.dropped_files()]
+    files += [copy(source, source.name) for source in entry.dropped_files()]
     if outcome.status != "succeeded":
-        files += [_copy(inputs / relative, folder, relative) for relative in _files_below(inputs)]
+        files += [copy(inputs / relative, relative) for relative in _files_below(inputs)]
         name, text = letter_for(record, outcome)
         files.append(_write([text.encode()], folder, name))
     if entry.log_file.is_file():
-        files.append(_copy(entry.log_file, folder, LOG))
+        files.append(copy(entry.log_file, LOG))
     result = JobResult(
         id=record.id,
         name=record.name,
@@ -115,9 +126,11 @@ def _public_name(stem: str, image: ImageRecord) -> str:
     return f"{stem}-{int(spooled.stem) + 1}{spooled.suffix}"
 
 
-def _copy(source: Path, folder: Path, name: str) -> FileRecord:
-    with source.open("rb") as original:
-        return _write(iter(partial(original.read, CHUNK), b""), folder, name)
+def _pieces(original: BinaryIO, alive: Callable[[], None]) -> Iterator[bytes]:
+    for piece in iter(partial(original.read, CHUNK), b""):
+        alive()
+        yield piece
+    alive()
 
 
 def _write(chunks: Iterable[bytes], folder: Path, name: str) -> FileRecord:

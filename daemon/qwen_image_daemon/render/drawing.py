@@ -46,6 +46,7 @@ class JobDrawing:
         waited_since = time.monotonic()
         renderer = self._loaded(parameters.model)
         load_seconds = time.monotonic() - waited_since
+        self._interruptions.at_start()
         entry.begin_attempt(datetime.now(UTC))
         memory_before = renderer.clean_up()
         log.info("job.started", name=record.name, images=parameters.num_images, model=parameters.model)

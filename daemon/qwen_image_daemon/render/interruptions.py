@@ -30,6 +30,10 @@ class Interruptions:
         """Announce that a model is about to be loaded."""
         self._control.beat(self._settings.load_timeout_seconds)
 
+    def at_start(self) -> None:
+        """Announce the first step of a job."""
+        self._control.beat(self._settings.step_timeout_seconds)
+
     def at_image(self) -> None:
         """Raise RenderStopped where a stop or a pause is asked: each image is finished first."""
         self._between_images()
