@@ -57,13 +57,16 @@ class Claimed(Exception):
 class Admission:
     """Takes ready drops out of one inbox into one spool."""
 
-    def __init__(self, intake: Intake, claims: Claims, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, intake: Intake, claims: Claims, clock: Callable[[], datetime], alive: Callable[[], None]
+    ) -> None:
         self._inbox = intake.inbox
         self._spool = intake.spool
         self._claims = claims
         self._catalogue = intake.catalogue
         self._settings = intake.settings
         self._clock = clock
+        self._alive = alive
         self._repeats = Repeats(intake.spool)
         self._sequence = intake.spool.next_sequence()
 
@@ -150,7 +153,7 @@ class Admission:
         )
 
     def _copied(self, ready: Ready, path: str, target: Path) -> FileRecord:
-        record = copy_beneath(self._inbox, path, ready.files[path], target)
+        record = copy_beneath(self._inbox, path, ready.files[path], target, self._alive)
         return record.model_copy(update={"path": printable(path)})
 
     def _check_unchanged(self, ready: Ready) -> None:

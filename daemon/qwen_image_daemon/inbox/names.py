@@ -22,7 +22,7 @@ _RECIPE_STEM = "recipe"
 _CONFLICT = ".sync-conflict-"
 
 # What else our own result folders hold beside the job, for those that are moved back into the inbox.
-_OUR_RESULTS = frozenset({"error.txt", "cancelled.txt", "job.log"})
+_OUR_RESULTS = frozenset({"error.txt", "cancelled.txt", "already-sent.txt", "job.log"})
 
 
 def is_ignored(name: str) -> bool:

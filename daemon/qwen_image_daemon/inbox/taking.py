@@ -50,11 +50,18 @@ class Look:
 class TakeIn:
     """Takes drops out of one inbox into one spool. Remembers what it saw, so that files can settle."""
 
-    def __init__(self, intake: Intake, claims: Claims, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        claims: Claims,
+        clock: Callable[[], datetime],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare to look. `alive` is called after each piece that is copied: a share may be slow."""
         self._inbox = intake.inbox
         self._catalogue = intake.catalogue
         self._settings = intake.settings
-        self._admission = Admission(intake, claims, clock)
+        self._admission = Admission(intake, claims, clock, alive)
         self._requests = Requests(intake.inbox, intake.spool, clock)
         self._watermark = Watermark(intake.spool.root, intake.limits)
         self._settling = Settling(intake.settings.settle_seconds)

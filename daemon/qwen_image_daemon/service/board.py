@@ -20,12 +20,15 @@ from qwen_image_daemon.spool.reports import (
     unwritten_is_logged,
 )
 from qwen_image_daemon.spool.spool import Entry, Spool
-from qwen_image_daemon.spool.waiting import WaitingJobs
+from qwen_image_daemon.spool.waiting import WaitingJob, WaitingJobs
 
 MOST_ITEMS = 200
 """Queue items that the status lists; the counts are always whole."""
 _REFRESH_SECONDS = 10.0
 """An unchanged status is written anew so often, so that an old one means a dead daemon."""
+
+_READING_SECONDS = 0.2
+"""A long queue that was there at the start is read bit by bit: signals and systemd wait meanwhile."""
 
 R = TypeVar("R", bound=Record)
 
@@ -35,7 +38,7 @@ class Board:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._waiting = WaitingJobs(spool)
+        self._waiting = WaitingJobs(spool, _READING_SECONDS)
         self._lengths: dict[Path, tuple[int, int]] = {}
         self._started_at = datetime.now(UTC)
         self._written: DaemonStatus | None = None
@@ -60,18 +63,19 @@ class Board:
         render = _read(spool.state / RENDER_REPORT, RenderReport) or RenderReport(activity="starting")
         take_in = _read(spool.state / TAKE_IN_REPORT, TakeInReport) or TakeInReport()
         give_out = _read(spool.state / GIVE_OUT_REPORT, GiveOutReport) or GiveOutReport()
-        queued = self._waiting.refresh()
+        queued = self._waiting.refresh()[:MOST_ITEMS]
         active, rendered = spool.entries(spool.active), spool.entries(spool.rendered)
         items = [
             *_items(active, "rendering"),
             *_items(rendered, "rendered"),
-            *(_item(record, "queued") for record in queued[:MOST_ITEMS]),
+            *map(_queued, queued),
         ]
         return DaemonStatus(
             daemon_version=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
             state=state or render.activity,
+            note=render.note if state is None else None,
             trouble=(*trouble, *filter(None, (take_in.trouble, render.trouble, give_out.trouble))),
             started_at=self._started_at,
             updated_at=datetime.now(UTC),
@@ -80,12 +84,14 @@ class Board:
             waiting=take_in.waiting,
             counts=Counts(
                 waiting=len(take_in.waiting),
-                queued=len(queued),
+                queued=self._waiting.count,
                 rendering=len(active),
                 rendered=len(rendered),
                 succeeded=self._length(spool.shelf("succeeded")),
                 failed=self._length(spool.shelf("failed")),
                 refused=self._length(spool.shelf("refused")),
+                cancelled=self._length(spool.shelf("cancelled")),
+                duplicate=self._length(spool.shelf("duplicate")),
             ),
             model=render.model if state != "stopped" else None,
             memory=render.memory,
@@ -131,6 +137,18 @@ def _item(record: JobRecord, status: QueueStatus, started_at: datetime | None = 
     )
 
 
+def _queued(job: WaitingJob) -> QueueItem:
+    return QueueItem(
+        id=job.id,
+        name=job.name,
+        status="queued",
+        priority=job.priority,
+        images=job.images,
+        received_at=job.received_at,
+        started_at=job.started_at,
+    )
+
+
 def summary(status: DaemonStatus) -> str:
     """Give the status in one line."""
     doing: str = status.state
@@ -141,4 +159,7 @@ def summary(status: DaemonStatus) -> str:
     line = (
         f"{doing}; {counts.queued} queued, {counts.succeeded} succeeded, {counts.failed + counts.refused} failed"
     )
-    return f"{line}; {status.trouble[0]}" if status.trouble else line
+    if counts.cancelled:
+        line = f"{line}, {counts.cancelled} cancelled"
+    more = status.trouble[0] if status.trouble else status.note
+    return f"{line}; {more}" if more else line
