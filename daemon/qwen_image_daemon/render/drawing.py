@@ -78,6 +78,8 @@ class JobDrawing:
                 continue
             if self._control.stopping.is_asked():
                 raise RenderStopped
+            # Before its first sign of life too: a load may have been promised an hour.
+            self._control.beat(self._settings.step_timeout_seconds)
             request = replace(first, seed=parameters.seed + index)
             rendering = renderer.render(request, self._progress(pace, index))
             pace.image_done()
