@@ -1,0 +1,61 @@
+#!/usr/bin/env python3
+"""The torture suite: what the daemon does when it is killed, unplugged, poisoned, flooded and filled up.
+
+Each scenario can be run alone, at any size; `all` runs them all and prints one table. Ends with 1 on any loss.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import typer
+
+from torture.kills import kill_at_random
+from torture.poison import poison_jobs
+from torture.table import Row, show
+
+app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+
+def finish(*scenarios: Callable[[Path], Row]) -> None:
+    """Run scenarios one after the other in folders of their own; keep the folders of those that failed."""
+    rows: list[Row] = []
+    for scenario in scenarios:
+        where = Path(tempfile.mkdtemp(prefix="torture-"))
+        rows.append(scenario(where))
+        if rows[-1].faults:
+            typer.echo(f"kept for inspection: {where}", err=True)
+        else:
+            shutil.rmtree(where)
+        if len(scenarios) > 1:
+            show(rows[-1:])
+    raise typer.Exit(0 if show(rows) else 1)
+
+
+@app.command()
+def kills(kills: int = 1000, jobs: int = 3000, boxes: int = 4, seed: int = 1) -> None:
+    """SIGKILL of the whole daemon, the service, or one loop, at random moments."""
+    finish(lambda where: kill_at_random(where, kills=kills, jobs=jobs, boxes=boxes, seed=seed))
+
+
+@app.command()
+def poison(jobs: int = 200, one_in: int = 10) -> None:
+    """Jobs that kill or hang the renderer, among jobs that do not."""
+    finish(lambda where: poison_jobs(where, jobs=jobs, one_in=one_in))
+
+
+@app.command(name="all")
+def everything() -> None:
+    """Run every scenario at its full size."""
+    finish(kill_at_random, poison_jobs)
+
+
+if __name__ == "__main__":
+    # One thread each: the boxes are the parallelism.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    app()
