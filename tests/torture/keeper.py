@@ -73,6 +73,13 @@ class Keeper:
                 continue
         return running
 
+    def processes(self) -> dict[str, psutil.Process]:
+        """Give the service and its loops by name; those that run."""
+        try:
+            return {"service": psutil.Process(self.pid), **self.loops()}
+        except psutil.NoSuchProcess:
+            return {}
+
     def _kill_loop(self, name: str) -> bool:
         process = self.loops().get(name)
         if process is None:

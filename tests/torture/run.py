@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import typer
 
+from torture.flood import flood_inbox
 from torture.kills import kill_at_random
 from torture.poison import poison_jobs
 from torture.table import Row, show
@@ -49,10 +50,16 @@ def poison(jobs: int = 200, one_in: int = 10) -> None:
     finish(lambda where: poison_jobs(where, jobs=jobs, one_in=one_in))
 
 
+@app.command()
+def flood(jobs: int = 100_000, seed: int = 1) -> None:
+    """Very many job files, dropped while the daemon is stopped."""
+    finish(lambda where: flood_inbox(where, jobs=jobs, seed=seed))
+
+
 @app.command(name="all")
 def everything() -> None:
     """Run every scenario at its full size."""
-    finish(kill_at_random, poison_jobs)
+    finish(kill_at_random, poison_jobs, flood_inbox)
 
 
 if __name__ == "__main__":
