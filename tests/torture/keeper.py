@@ -1,12 +1,13 @@
 """Keeping a daemon up, as systemd would, and killing it, as nobody should."""
 
+import json
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Any, Literal
 
 import psutil
 
@@ -79,6 +80,11 @@ class Keeper:
             return {"service": psutil.Process(self.pid), **self.loops()}
         except psutil.NoSuchProcess:
             return {}
+
+    def events(self) -> list[dict[str, Any]]:
+        """Read the log of all lives; a line that a kill cut short says nothing."""
+        lines = (self.box.root / "daemon.log").read_text(errors="replace").splitlines()
+        return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
     def _kill_loop(self, name: str) -> bool:
         process = self.loops().get(name)

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import typer
 
 from torture.flood import flood_inbox
+from torture.full import fill_disks
 from torture.kills import kill_at_random
 from torture.poison import poison_jobs
 from torture.table import Row, show
@@ -56,10 +57,16 @@ def flood(jobs: int = 100_000, seed: int = 1) -> None:
     finish(lambda where: flood_inbox(where, jobs=jobs, seed=seed))
 
 
+@app.command()
+def full(jobs: int = 40, seconds: float = 10.0) -> None:
+    """No space, no inodes, read-only: spool and outbox."""
+    finish(lambda where: fill_disks(where, jobs=jobs, seconds=seconds))
+
+
 @app.command(name="all")
 def everything() -> None:
     """Run every scenario at its full size."""
-    finish(kill_at_random, poison_jobs, flood_inbox)
+    finish(kill_at_random, poison_jobs, flood_inbox, fill_disks)
 
 
 if __name__ == "__main__":

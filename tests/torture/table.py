@@ -23,6 +23,11 @@ class Row:
     """Why it could not be run here."""
     notes: tuple[str, ...] = field(default=())
 
+    @classmethod
+    def left_out(cls, scenario: str, reason: str) -> "Row":
+        """Say why a scenario could not be run on this machine."""
+        return cls(scenario, "", (), 0.0, skipped=f"not run: {reason}")
+
     @property
     def faults(self) -> list[str]:
         """Give everything that makes the run a failure."""
