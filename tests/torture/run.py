@@ -16,7 +16,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import typer
 
 from torture.flood import flood_inbox
+from torture.frozen_server import freeze_server
 from torture.full import fill_disks
+from torture.inbox_away import take_inbox_away
 from torture.kills import kill_at_random
 from torture.poison import poison_jobs
 from torture.table import Row, show
@@ -31,7 +33,7 @@ def finish(*scenarios: Callable[[Path], Row]) -> None:
         where = Path(tempfile.mkdtemp(prefix="torture-"))
         rows.append(scenario(where))
         if rows[-1].faults:
-            typer.echo(f"kept for inspection: {where}", err=True)
+            typer.echo(f"\nkept for inspection: {where}", err=True)
         else:
             shutil.rmtree(where)
         if len(scenarios) > 1:
@@ -63,10 +65,22 @@ def full(jobs: int = 40, seconds: float = 10.0) -> None:
     finish(lambda where: fill_disks(where, jobs=jobs, seconds=seconds))
 
 
+@app.command()
+def inbox(jobs: int = 30, seconds: float = 60.0) -> None:
+    """The inbox is deleted and made again, renamed away and back, unmounted and mounted again."""
+    finish(lambda where: take_inbox_away(where, jobs=jobs, seconds=seconds))
+
+
+@app.command()
+def frozen(queued: int = 10, seconds: float = 30.0) -> None:
+    """The inbox's file server stops answering."""
+    finish(lambda where: freeze_server(where, queued=queued, seconds=seconds))
+
+
 @app.command(name="all")
 def everything() -> None:
     """Run every scenario at its full size."""
-    finish(kill_at_random, poison_jobs, flood_inbox, fill_disks)
+    finish(kill_at_random, poison_jobs, flood_inbox, fill_disks, take_inbox_away, freeze_server)
 
 
 if __name__ == "__main__":
