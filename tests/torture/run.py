@@ -21,6 +21,7 @@ from torture.full import fill_disks
 from torture.inbox_away import take_inbox_away
 from torture.kills import kill_at_random
 from torture.poison import poison_jobs
+from torture.power import cut_power
 from torture.table import Row, show
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -63,6 +64,12 @@ def flood(jobs: int = 100_000, seed: int = 1) -> None:
 def full(jobs: int = 40, seconds: float = 10.0) -> None:
     """No space, no inodes, read-only: spool and outbox."""
     finish(lambda where: fill_disks(where, jobs=jobs, seconds=seconds))
+
+
+@app.command()
+def power(cuts: int = 50, *, spool_only: bool = False, pause: float = 1.0, seed: int = 1) -> None:
+    """The power goes at random moments, while jobs are dropped."""
+    finish(lambda where: cut_power(where, cuts=cuts, spool_only=spool_only, pause=pause, seed=seed))
 
 
 @app.command()
