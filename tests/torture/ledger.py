@@ -78,7 +78,7 @@ class Ledger:
         """Compare what was dropped with what came out of all boxes together."""
         folders = [folder for box in boxes for folder in sorted(box.outbox.glob("[!.]*/[!.]*/"))]
         torn = [*torn, *(fault for folder in folders for fault in faults_of(folder))]
-        results = [_Result.read(folder) for folder in folders if (folder / "result.json").is_file()]
+        results = [result for folder in folders if (result := _Result.read(folder)) is not None]
         times = Counter(result.name for result in results)
         wrong = [fault for result in results for fault in self._faults(result)]
         return Verdict(
@@ -132,8 +132,12 @@ class _Result:
     attempts: int
 
     @classmethod
-    def read(cls, folder: Path) -> "_Result":
-        content: dict[str, Any] = json.loads((folder / "result.json").read_bytes())
+    def read(cls, folder: Path) -> "_Result | None":
+        try:
+            content: dict[str, Any] = json.loads((folder / "result.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            # Torn, which has been said.
+            return None
         name = content["job_file"] or folder.name
         digests = {file["path"]: file["sha256"] for file in content["files"]}
         return cls(

@@ -15,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import typer
 
+from torture.clients import deliver_by_clients
 from torture.flood import flood_inbox
 from torture.frozen_server import freeze_server
 from torture.full import fill_disks
@@ -70,6 +71,12 @@ def full(jobs: int = 40, seconds: float = 10.0) -> None:
 def power(cuts: int = 50, *, spool_only: bool = False, pause: float = 1.0, seed: int = 1) -> None:
     """The power goes at random moments, while jobs are dropped."""
     finish(lambda where: cut_power(where, cuts=cuts, spool_only=spool_only, pause=pause, seed=seed))
+
+
+@app.command()
+def clients(jobs: int = 6, settle_seconds: float = 1.0) -> None:
+    """Samba, rsync, scp, sftp, mv, cp and ln, slow ones too."""
+    finish(lambda where: deliver_by_clients(where, jobs=jobs, settle_seconds=settle_seconds))
 
 
 @app.command()
