@@ -207,4 +207,3 @@ def _check(process: "subprocess.Popen[bytes]", name: str, said: bytes | None = N
     process.communicate(said)
     if process.returncode:
         raise OSError(f"{name} ended with {process.returncode}")
-

@@ -34,11 +34,11 @@ def flood_inbox(where: Path, *, jobs: int = 100_000, seed: int = 1) -> Row:
     again = _Restart.measure(box, jobs)
     return Row(
         "flood",
-        f"{jobs} jobs, found and accepted in order within {found:.0f} s ({found / jobs * 1e3:.1f} ms each); memory "
-        f"{memory.said()}. Restart with {jobs} queued: {again.said()}",
+        f"{jobs} jobs, found and accepted in order within {found:.0f} s ({found / jobs * 1e3:.1f} ms each); "
+        f"memory {memory.said()}. Restart with {jobs} queued: {again.said()}",
         (verdict,),
         time.monotonic() - began,
-        failures=tuple([*failures, *again.failures]),
+        failures=(*failures, *again.failures),
         notes=(f"writing the files took {dropping:.0f} s",),
     )
 
@@ -46,7 +46,7 @@ def flood_inbox(where: Path, *, jobs: int = 100_000, seed: int = 1) -> Row:
 def _drop(inbox: Path, jobs: int, seed: int) -> None:
     """Write page1 … in any order, without waiting for the disk: quick is what a flood must be."""
     numbers = list(range(1, jobs + 1))
-    random.Random(seed).shuffle(numbers)  # noqa: S311  no secret
+    random.Random(seed).shuffle(numbers)
     folder = os.open(inbox, os.O_RDONLY | os.O_DIRECTORY)
     for number in numbers:
         drop = _page(number)
@@ -129,7 +129,7 @@ class _Restart:
 
 def _is_drawing(box: Box) -> bool:
     try:
-        return json.loads((box.spool / "state" / "render.json").read_bytes())["activity"] == "rendering"
+        return bool(json.loads((box.spool / "state" / "render.json").read_bytes())["activity"] == "rendering")
     except (OSError, ValueError):
         return False
 

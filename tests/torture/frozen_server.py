@@ -14,10 +14,11 @@ from torture.table import Row
 from torture.watcher import Watcher
 
 
-
 def freeze_server(where: Path, *, queued: int = 10, seconds: float = 30.0) -> Row:
     """Freeze the inbox's server while jobs are queued. These go on, the status too, and later the inbox."""
-    if reason := lacking_tools(*TOOLS, "sshfs", "fusermount3") or ("" if os.geteuid() == 0 else "needs root, for a server of its own"):
+    if reason := lacking_tools(*TOOLS, "sshfs", "fusermount3") or (
+        "" if os.geteuid() == 0 else "needs root, for a server of its own"
+    ):
         return Row.left_out("frozen server", reason)
     began = time.monotonic()
     # The queued jobs last as long as the server is frozen.
@@ -54,8 +55,8 @@ def freeze_server(where: Path, *, queued: int = 10, seconds: float = 30.0) -> Ro
         verdict = ledger.verdict([box], watcher.torn)
     return Row(
         "frozen server",
-        f"inbox on sshfs, server stopped for {seconds:.0f} s with {queued - before} jobs queued: {meanwhile} of them "
-        f"came out meanwhile, the status was {age:.1f} s old at the end; {queued + 1} jobs",
+        f"inbox on sshfs, server stopped for {seconds:.0f} s with {queued - before} jobs queued: {meanwhile} of "
+        f"them came out meanwhile, the status was {age:.1f} s old at the end; {queued + 1} jobs",
         (verdict,),
         time.monotonic() - began,
         failures=tuple(failures),

@@ -11,7 +11,7 @@ from pathlib import Path
 from driving import Box
 from torture.drops import copy_in, mixture
 from torture.keeper import Keeper, patiently
-from torture.ledger import Dropped, Ledger, Verdict
+from torture.ledger import Ledger, Verdict
 from torture.mounts import ext4, lacking, mount, mounted, unmount
 from torture.table import Row
 from torture.watcher import Watcher
@@ -104,7 +104,9 @@ class Absence:
     def _drop_and_see_out(self, ledger: Ledger, keeper: Keeper, drop: Callable[[], None], jobs: int) -> None:
         for _ in range(jobs):
             drop()
-        if not patiently(lambda: ledger.out(self.box) >= len(ledger.dropped), lambda: ledger.out(self.box), keeper):
+        if not patiently(
+            lambda: ledger.out(self.box) >= len(ledger.dropped), lambda: ledger.out(self.box), keeper
+        ):
             self.failures.append(f"{self.box.root.name}: the jobs did not come out")
 
 

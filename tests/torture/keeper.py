@@ -20,8 +20,15 @@ Kill = Literal["whole", "service", "take-in", "render", "give-out"]
 class Keeper:
     """One box's daemon over all its lives. Whenever it has ended, `ensure` starts it again at once."""
 
-    def __init__(self, box: Box, *arguments: str, program: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        box: Box,
+        *arguments: str,
+        program: list[str] | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.box = box
+        self._environment = {**box.environment(), **(environment or {})}
         command = box.command("run", *arguments)
         # A launcher of ours in the place of `python -m qwen_image_daemon`.
         self._command = command if program is None else [command[0], *program, *command[3:]]
@@ -43,7 +50,7 @@ class Keeper:
             self.exit_codes.append(self._process.returncode)
         with (self.box.root / "daemon.log").open("ab") as log:
             self._process = subprocess.Popen(
-                self._command, env=self.box.environment(), stdout=log, stderr=log, start_new_session=True
+                self._command, env=self._environment, stdout=log, stderr=log, start_new_session=True
             )
         self.starts += 1
 

@@ -1,6 +1,8 @@
 """SIGKILL at random moments: of the whole daemon, of its service, of one loop."""
 
 import random
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -20,6 +22,13 @@ PROCESSES: dict[Kill, int] = {"whole": 2, "service": 1, "take-in": 2, "render": 
 """How often each is killed where loops are processes; where they are threads, all die together."""
 THREADS: dict[Kill, int] = {"whole": 1}
 STEP_SECONDS = "0.001"
+
+
+def kill_with_model(where: Path, *, kills: int = 30, jobs: int = 60, boxes: int = 1) -> Row:
+    """Do the same while the tiny checkpoint draws, of the real classes."""
+    tool = Path(__file__).resolve().parents[2] / "tools" / "tiny_checkpoint.py"
+    subprocess.run([sys.executable, str(tool), str(where / "checkpoint")], check=True, capture_output=True)
+    return kill_at_random(where, kills=kills, jobs=jobs, boxes=boxes, model=where / "checkpoint")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +58,7 @@ def kill_at_random(
             kills=killed,
             jobs=-(-jobs // boxes),
             inline=number % 2 == 1,
-            chance=random.Random(f"{seed}-{number}"),  # noqa: S311  no secret
+            chance=random.Random(f"{seed}-{number}"),
             model=model,
         )
         for number, killed in share
@@ -95,7 +104,10 @@ class Harrying:
     def run(self) -> Harried:
         """Drop, kill, wait for the rest, and compare."""
         box, ledger = self._box, self._ledger
-        with Watcher().watching(box.outbox, box.root / "watcher.json") as watcher, self._keeper.keeping() as keeper:
+        with (
+            Watcher().watching(box.outbox, box.root / "watcher.json") as watcher,
+            self._keeper.keeping() as keeper,
+        ):
             dropping = threading.Thread(target=self._drop_all)
             dropping.start()
             self._kill_all()
@@ -128,7 +140,7 @@ class Harrying:
     def _drop_all(self) -> None:
         """Drop in step with the kills, in bursts, so that there is always something to meet."""
         drops: list[Dropped] = list(mixture(self._jobs))
-        chance = random.Random(self._chance.random())  # noqa: S311  no secret
+        chance = random.Random(self._chance.random())
         for number, drop in enumerate(drops):
             while self._met.total() < min(self._kills, self._kills * number // len(drops)):
                 time.sleep(0.02)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,7 +50,13 @@ class Verdict:
     @property
     def faults(self) -> list[str]:
         """Give every fault as a sentence."""
-        kinds = {"lost": self.lost, "doubled": self.doubled, "torn": self.torn, "wrong": self.wrong, "left": self.left}
+        kinds = {
+            "lost": self.lost,
+            "doubled": self.doubled,
+            "torn": self.torn,
+            "wrong": self.wrong,
+            "left": self.left,
+        }
         return [f"{kind}: {what}" for kind, found in kinds.items() for what in found]
 
 
@@ -86,27 +92,27 @@ class Ledger:
             lost=tuple(name for name in self.dropped if not times[name] and name not in self.uncertain),
             doubled=tuple(f"{name} came out {count} times" for name, count in times.items() if count > 1),
             torn=tuple(torn),
-            wrong=tuple([*wrong, *self._unlike(results)]),
+            wrong=(*wrong, *self._unlike(results)),
             left=tuple(left for box in boxes for left in leftovers(box)),
             set_aside=sum(result.kind == KILLER for result in results),
             attempts=sum(result.attempts for result in results),
         )
 
-    def _faults(self, result: "_Result") -> list[str]:
+    def _faults(self, result: "_Result") -> Iterator[str]:
         expected = self.dropped.get(result.name)
         if expected is None:
-            return [f"{result.name}: nobody dropped it"]
+            yield f"{result.name}: nobody dropped it"
+            return
         if result.name in self.uncertain:
-            return []
+            return
         if result.sha256 != hashlib.sha256(expected.content).hexdigest():
-            return [f"{result.name}: the job file that came out is not the one that was dropped"]
+            yield f"{result.name}: the job file that came out is not the one that was dropped"
         if self.may_be_set_aside and result.kind == KILLER:
-            return []
+            return
         if result.status != expected.status:
-            return [f"{result.name}: {result.status} ({result.kind}), not {expected.status}"]
-        if result.status == "succeeded" and len(result.images) != expected.images:
-            return [f"{result.name}: {len(result.images)} pictures of {expected.images}"]
-        return []
+            yield f"{result.name}: {result.status} ({result.kind}), not {expected.status}"
+        elif result.status == "succeeded" and len(result.images) != expected.images:
+            yield f"{result.name}: {len(result.images)} pictures of {expected.images}"
 
     def _unlike(self, results: Iterable["_Result"]) -> list[str]:
         pictures: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)

@@ -73,7 +73,9 @@ def unmount(point: Path) -> None:
 def remount(point: Path, how: str) -> None:
     """Remount, `ro` or `rw`. What is open for writing at this moment hinders it: it is tried again."""
     end = time.monotonic() + _UNMOUNT_SECONDS
-    while subprocess.run(["mount", "-o", f"remount,{how}", str(point)], capture_output=True, check=False).returncode:
+    while subprocess.run(
+        ["mount", "-o", f"remount,{how}", str(point)], capture_output=True, check=False
+    ).returncode:
         if time.monotonic() > end:
             _run("mount", "-o", f"remount,{how}", str(point))
         time.sleep(0.01)

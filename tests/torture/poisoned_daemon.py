@@ -20,9 +20,7 @@ ENDLESS_SECONDS = 3600.0
 _wholesome = DryRunRenderer.render
 
 
-def _render(
-    renderer: DryRunRenderer, request: RenderRequest, progress: Callable[[Progress], None]
-) -> Rendering:
+def _render(renderer: DryRunRenderer, request: RenderRequest, progress: Callable[[Progress], None]) -> Rendering:
     if request.prompt == KILLS:
         os.kill(os.getpid(), signal.SIGKILL)
     if request.prompt == HANGS:
@@ -30,7 +28,7 @@ def _render(
     return _wholesome(renderer, request, progress)
 
 
-DryRunRenderer.render = _render  # type: ignore[method-assign]
+DryRunRenderer.render = _render  # type: ignore[method-assign,assignment]
 
 if __name__ == "__main__":
     main()

@@ -26,9 +26,7 @@ DISK_MEBIBYTES = 512
 DROPS_PER_SECOND = 10.0
 
 
-def cut_power(
-    where: Path, *, cuts: int = 50, spool_only: bool = False, pause: float = 1.0, seed: int = 1
-) -> Row:
+def cut_power(where: Path, *, cuts: int = 50, spool_only: bool = False, pause: float = 1.0, seed: int = 1) -> Row:
     """Cut so often, about `pause` seconds apart, while jobs are dropped.
 
     With `spool_only` inbox and outbox are on a server that goes on: its folders keep what was renamed last.
@@ -38,12 +36,13 @@ def cut_power(
     began = time.monotonic()
     with ExitStack() as stack:
         stack.enter_context(mounted(xfs(where / "outer.img", XFS_MEBIBYTES), where / "outer"))
-        cutting = Cutting(where, spool_only=spool_only, chance=random.Random(seed))  # noqa: S311  no secret
+        cutting = Cutting(where, spool_only=spool_only, chance=random.Random(seed))
         verdicts = cutting.run(cuts, pause)
     met = sum(cutting.met)
+    place = "the spool alone" if spool_only else "inbox, spool and outbox"
     return Row(
         "power, spool" if spool_only else "power",
-        f"{cuts} cuts of {'the spool alone' if spool_only else 'inbox, spool and outbox'}, {met} jobs on their way "
+        f"{cuts} cuts of {place}, {met} jobs on their way "
         f"at the cuts, {sum(verdict.dropped for verdict in verdicts)} drops checked",
         tuple(verdicts),
         time.monotonic() - began,
@@ -117,7 +116,7 @@ class Cutting:
         return Box(root, settle_seconds=0.05, INBOX__RESCAN_SECONDS="0.3", RENDER__DRY_RUN_STEP_SECONDS="0.001")
 
     def _drop(self, box: Box) -> None:
-        chance = random.Random(self._chance.random())  # noqa: S311  no secret
+        chance = random.Random(self._chance.random())
         for drop in mixture(1_000_000):
             if self._ended.wait(chance.uniform(0, 2 / DROPS_PER_SECOND)):
                 return

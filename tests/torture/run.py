@@ -9,7 +9,9 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -20,10 +22,12 @@ from torture.flood import flood_inbox
 from torture.frozen_server import freeze_server
 from torture.full import fill_disks
 from torture.inbox_away import take_inbox_away
-from torture.kills import kill_at_random
+from torture.kills import kill_at_random, kill_with_model
+from torture.points import kill_at_points
 from torture.poison import poison_jobs
 from torture.power import cut_power
 from torture.table import Row, show
+from torture.two_daemons import share_inbox
 
 app = typer.Typer(help=__doc__, no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -50,6 +54,12 @@ def kills(kills: int = 1000, jobs: int = 3000, boxes: int = 4, seed: int = 1) ->
 
 
 @app.command()
+def points(times: int = 3, point: Annotated[list[str] | None, typer.Option()] = None) -> None:
+    """SIGKILL at every named crash point."""
+    finish(lambda where: kill_at_points(where, times=times, points=point or ()))
+
+
+@app.command()
 def poison(jobs: int = 200, one_in: int = 10) -> None:
     """Jobs that kill or hang the renderer, among jobs that do not."""
     finish(lambda where: poison_jobs(where, jobs=jobs, one_in=one_in))
@@ -69,7 +79,7 @@ def full(jobs: int = 40, seconds: float = 10.0) -> None:
 
 @app.command()
 def power(cuts: int = 50, *, spool_only: bool = False, pause: float = 1.0, seed: int = 1) -> None:
-    """The power goes at random moments, while jobs are dropped."""
+    """Cut the power at random moments, while jobs are dropped."""
     finish(lambda where: cut_power(where, cuts=cuts, spool_only=spool_only, pause=pause, seed=seed))
 
 
@@ -80,21 +90,47 @@ def clients(jobs: int = 6, settle_seconds: float = 1.0) -> None:
 
 
 @app.command()
+def two_daemons(jobs: int = 400, *, over_samba: bool = False, seed: int = 1) -> None:
+    """Two daemons on one inbox."""
+    finish(lambda where: share_inbox(where, jobs=jobs, over_samba=over_samba, seed=seed))
+
+
+@app.command()
 def inbox(jobs: int = 30, seconds: float = 60.0) -> None:
-    """The inbox is deleted and made again, renamed away and back, unmounted and mounted again."""
+    """Take the inbox away: deleted and made again, renamed away and back, unmounted and mounted again."""
     finish(lambda where: take_inbox_away(where, jobs=jobs, seconds=seconds))
 
 
 @app.command()
 def frozen(queued: int = 10, seconds: float = 30.0) -> None:
-    """The inbox's file server stops answering."""
+    """Let the inbox's file server stop answering."""
     finish(lambda where: freeze_server(where, queued=queued, seconds=seconds))
+
+
+@app.command()
+def real_model(kills: int = 30, jobs: int = 60, boxes: int = 1) -> None:
+    """Kill at random moments while real classes draw: the tiny checkpoint, made on the spot."""
+    finish(lambda where: kill_with_model(where, kills=kills, jobs=jobs, boxes=boxes))
 
 
 @app.command(name="all")
 def everything() -> None:
-    """Run every scenario at its full size."""
-    finish(kill_at_random, poison_jobs, flood_inbox, fill_disks, take_inbox_away, freeze_server)
+    """Run every scenario at its full size, one after the other. Takes about an hour and a half."""
+    finish(
+        kill_at_random,
+        kill_with_model,
+        kill_at_points,
+        cut_power,
+        partial(cut_power, spool_only=True),
+        poison_jobs,
+        flood_inbox,
+        fill_disks,
+        take_inbox_away,
+        freeze_server,
+        deliver_by_clients,
+        share_inbox,
+        partial(share_inbox, over_samba=True),
+    )
 
 
 if __name__ == "__main__":

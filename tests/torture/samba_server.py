@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,11 +16,17 @@ USER, PASSWORD = "root", "torture"
 _PATH = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
 
 
-class SambaServer:
-    """Serves one folder as one share."""
+SMB_PORT = 445
+MOUNTING_TOOLS = ("smbnetfs", "fusermount")
+_PATIENCE_SECONDS = 20.0
 
-    def __init__(self, folder: Path, shared: Path) -> None:
-        self.port = free_port()
+
+class SambaServer:
+    """Serves one folder as one share. One that is to be mounted has the usual port at an address of its own."""
+
+    def __init__(self, folder: Path, shared: Path, *, mountable: bool = False) -> None:
+        self.address = "127.0.0.77" if mountable else "127.0.0.1"
+        self.port = SMB_PORT if mountable else free_port()
         self._folder = folder
         self._shared = shared
         self._config = folder / "smb.conf"
@@ -39,25 +46,51 @@ class SambaServer:
                 start_new_session=True,
             )
         try:
-            wait_for_port(self.port)
+            wait_for_port(self.port, self.address)
             yield self
         finally:
             process.terminate()
             process.wait()
 
-    def client(self, command: str, **options: int) -> "subprocess.Popen[bytes]":
+    @contextmanager
+    def mounted(self, point: Path) -> Iterator[Path]:
+        """Mount the share in user space for the block, and give its folder. Needs no kernel client."""
+        home = self._folder / "home"
+        settings = home / ".smb"
+        settings.mkdir(parents=True)
+        (settings / "smb.conf").write_text("[global]\nclient min protocol = SMB2\n")
+        # The program reads no secrets that others could read.
+        (settings / "smbnetfs.conf").touch(mode=0o600)
+        (settings / "smbnetfs.conf").write_text(
+            f'auth "{self.address}" "{USER}" "{PASSWORD}"\nhost {self.address} visible=true\n'
+            'smb_query_browsers "false"\n'
+        )
+        point.mkdir()
+        process = subprocess.Popen(["smbnetfs", str(point), "-f"], env={**os.environ, "HOME": str(home)})
+        share = point / self.address / SHARE
+        try:
+            end = time.monotonic() + _PATIENCE_SECONDS
+            while not share.is_dir():
+                assert time.monotonic() < end, "the share was not mounted"
+                time.sleep(0.05)
+            yield share
+        finally:
+            subprocess.run(["fusermount", "-u", "-z", str(point)], check=True)
+            process.wait()
+
+    def client(self, command: str, stdin: int = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         """Start Samba's own client with one command."""
         return subprocess.Popen(
             [
                 *self._program("smbclient"),
-                f"//127.0.0.1/{SHARE}",
+                f"//{self.address}/{SHARE}",
                 f"--port={self.port}",
                 f"--user={USER}%{PASSWORD}",
                 f"--command={command}",
             ],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            **options,
+            stdin=stdin,
         )
 
     def _program(self, name: str) -> list[str]:
@@ -66,14 +99,21 @@ class SambaServer:
         return [found, f"--configfile={self._config}"]
 
     def _configure(self) -> None:
-        names = ("private dir", "lock directory", "state directory", "cache directory", "pid directory", "ncalrpc dir")
+        names = (
+            "private dir",
+            "lock directory",
+            "state directory",
+            "cache directory",
+            "pid directory",
+            "ncalrpc dir",
+        )
         own = {name: self._folder / name.replace(" ", "-") for name in names}
         for folder in own.values():
             folder.mkdir()
         general = {
             "server role": "standalone server",
             "smb ports": self.port,
-            "interfaces": "127.0.0.1/8",
+            "interfaces": f"{self.address}/8",
             "bind interfaces only": "yes",
             "load printers": "no",
             "disable spoolss": "yes",

@@ -108,12 +108,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, patience: float = 20.0) -> None:
+def wait_for_port(port: int, address: str = "127.0.0.1", patience: float = 20.0) -> None:
     """Wait until somebody listens."""
     end = time.monotonic() + patience
     while True:
         try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            socket.create_connection((address, port), timeout=1).close()
         except OSError:
             if time.monotonic() > end:
                 raise

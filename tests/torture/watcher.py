@@ -18,7 +18,7 @@ _GLANCE_SECONDS = 0.005
 
 
 def faults_of(folder: Path) -> list[str]:
-    """Say what a visible result folder lacks: it must hold what `result.json` names, with these hashes, and no more."""
+    """Say what a visible result folder lacks: it must hold what `result.json` names, and no more."""
     try:
         result = json.loads((folder / RESULT).read_bytes())
     except FileNotFoundError:
