@@ -14,14 +14,16 @@ from jsonschema import Draft202012Validator
 
 from driving import eventually, files_of, read_result
 from qwen_image_daemon.loop_control import GaveUp, LoopControl
-from qwen_image_daemon.outbox.loop import give_out, prepare_outbox
-from qwen_image_daemon.outbox.publishing import discard_unfinished, publish, result_folder
+from qwen_image_daemon.outbox.clearing import discard_unfinished
+from qwen_image_daemon.outbox.loop import give_out
+from qwen_image_daemon.outbox.publishing import publish, result_folder
 from qwen_image_daemon.outbox.results import JobResult
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.renderer import RenderRequest, RequestRefused
 from qwen_image_daemon.service.board import Board
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.identity import new_id
+from qwen_image_daemon.spool.places import MARKER, Place
 from qwen_image_daemon.spool.records import JobRecord
 from qwen_image_daemon.spool.spool import Entry
 from rooms import SMALL, Drawer, Rooms, picture, running
@@ -33,7 +35,8 @@ TWO = f'prompt = "x"\nnum_images = 2\nseed = 5\n{SMALL}'
 @pytest.fixture
 def rooms(tmp_path: Path) -> Rooms:
     rooms = Rooms(tmp_path)
-    prepare_outbox(rooms.outbox)
+    Place("outbox", rooms.outbox, rooms.spool).enter()
+    (rooms.outbox / "failed").mkdir()
     return rooms
 
 
@@ -43,7 +46,7 @@ def draw(rooms: Rooms, drawer: Drawer | None = None) -> None:
 
 
 def drain(rooms: Rooms) -> None:
-    give_out(rooms.spool, rooms.outbox, LoopControl(no_more=lambda: True, drain=True))
+    give_out(rooms.outlet, LoopControl(no_more=lambda: True, drain=True))
 
 
 def results(rooms: Rooms) -> list[tuple[Path, JobResult]]:
@@ -53,7 +56,7 @@ def results(rooms: Rooms) -> list[tuple[Path, JobResult]]:
 
 def only_result(rooms: Rooms) -> tuple[Path, JobResult]:
     [found] = results(rooms)
-    assert list(rooms.outbox.glob(".*")) == []
+    assert [path.name for path in rooms.outbox.glob(".*")] == [MARKER]
     return found
 
 
@@ -258,7 +261,7 @@ def test_the_status_is_carried_out_whenever_it_changed(rooms: Rooms) -> None:
         path = rooms.outbox / "status.json"
         return lambda: path.exists() and json.loads(path.read_bytes())["state"] == state
 
-    with running(partial(give_out, rooms.spool, rooms.outbox)):
+    with running(partial(give_out, rooms.outlet)):
         board.update("idle", ())
         eventually(shown("idle"), "the first status")
         board.update("troubled", ("No disk.",))

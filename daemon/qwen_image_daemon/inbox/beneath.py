@@ -10,7 +10,6 @@ from qwen_image_daemon.spool.durable import copy_synced, opened
 from qwen_image_daemon.spool.records import FileRecord
 
 CHUNK = 1 << 20
-TAIL = 4096
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -72,16 +71,6 @@ def _chunks(descriptor: int, relative: str, most: int) -> Iterator[bytes]:
             # It grows while we read: without an end we would fill the spool's disk.
             raise ChangedMeanwhile(relative)
         yield chunk
-
-
-def ends_in_zeros(root: Path, relative: str, expected: Stamp) -> bool:
-    """Say whether the last 4 KiB are all zero: a client that preallocates shows the full size before the content.
-
-    Decoders do not notice: a JPEG with a zero-filled second half loads without an error.
-    """
-    with opened(open_beneath(root, relative, expected)) as descriptor:
-        tail = os.pread(descriptor, TAIL, max(0, expected.size - TAIL))
-        return not any(tail)
 
 
 def _check_unchanged(descriptor: int, relative: str, expected: Stamp) -> None:

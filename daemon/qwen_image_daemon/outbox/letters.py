@@ -7,7 +7,18 @@ ERROR = "ERROR.txt"
 
 def error_letter(record: JobRecord, outcome: Outcome) -> str:
     """Write the letter for a job that was refused or failed."""
+    if outcome.status == "duplicate":
+        return f"{_duplicate(record, outcome)}\n"
     return f"{_refused(record, outcome) if outcome.status == 'refused' else _failed(record, outcome)}\n"
+
+
+def _duplicate(record: JobRecord, outcome: Outcome) -> str:
+    key = record.requested.id if record.requested else None
+    return (
+        f"{record.name} ({record.source.path}) was sent before with the id {key}, and was not run again.\n\n"
+        f"Its result is, or will be, in the folder whose name ends in {outcome.earlier}.\n"
+        "  To draw it once more, give it another id, or none."
+    )
 
 
 def _refused(record: JobRecord, outcome: Outcome) -> str:

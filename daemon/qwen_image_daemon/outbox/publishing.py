@@ -1,16 +1,17 @@
 """Giving out one finished job: built beside, shown by one rename, `result.json` last."""
 
 import shutil
-import socket
 from collections.abc import Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
 from qwen_image_daemon import __version__
+from qwen_image_daemon.crash_points import crash_point
+from qwen_image_daemon.outbox.clearing import building_folder
 from qwen_image_daemon.outbox.letters import ERROR, error_letter
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
 from qwen_image_daemon.spool.durable import copy_synced, sync_folder, sync_tree
-from qwen_image_daemon.spool.identity import ID_LENGTH, slug
+from qwen_image_daemon.spool.identity import slug
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord, JobRecord, Outcome
 from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, Entry
 
@@ -20,8 +21,10 @@ CHUNK = 1 << 20
 
 def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
     """Say where a job's result belongs: always the same place for the same job."""
-    shelf = f"{record.received_at:%Y-%m-%d}" if outcome.status == "succeeded" else FAILED
-    return outbox / shelf / f"{slug(record.name)}-{record.id}"
+    day = f"{record.received_at:%Y-%m-%d}"
+    shelf = day if outcome.status in {"succeeded", "duplicate"} else FAILED
+    # The folders that people sort their drops into are found again below the shelf.
+    return outbox / shelf / record.folder / f"{slug(record.name)}-{record.id}"
 
 
 def publish(entry: Entry, outbox: Path) -> Path:
@@ -30,27 +33,27 @@ def publish(entry: Entry, outbox: Path) -> Path:
     final = result_folder(outbox, record, outcome)
     if (final / RESULT).is_file():
         return final
-    building = _building_folder(outbox, record.id)
+    building = building_folder(outbox, record.id)
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     _fill(building, entry, record, outcome)
-    final.parent.mkdir(exist_ok=True)
+    _make_folders(final.parent)
+    crash_point("give-out.built")
     # rename(2) silently replaces an empty folder; ids are unique, so none of ours exists.
     building.rename(final)
     sync_folder(final.parent)
     sync_folder(outbox)
+    crash_point("give-out.published")
     return final
 
 
-def discard_unfinished(outbox: Path) -> None:
-    """Delete what a killed give-out of this host left half-built. Other hosts' is theirs."""
-    # As long as an id: with * the host "box" would delete what "box-2" builds.
-    for path in outbox.glob(_building_folder(outbox, "?" * ID_LENGTH).name):
-        shutil.rmtree(path)
-
-
-def _building_folder(outbox: Path, job_id: str) -> Path:
-    return outbox / f".tmp-{socket.gethostname()}-{job_id}"
+def _make_folders(folder: Path) -> None:
+    """Make a folder with those above it, so that their names survive a power cut."""
+    if folder.is_dir():
+        return
+    _make_folders(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
@@ -64,6 +67,7 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
     files: list[FileRecord] = []
     for spooled, public in images.items():
         _copy(entry.folder / IMAGES / spooled, folder, public)
+    crash_point("give-out.building")
     job_files = [file.name for file in entry.dropped_files()]
     files += [_copy(source, folder, source.name) for source in entry.dropped_files()]
     if outcome.status != "succeeded":
@@ -81,6 +85,7 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
         adjustments=outcome.adjustments,
         problems=outcome.problems,
         error=outcome.error,
+        earlier=outcome.earlier,
         images=image_results(outcome.images, images),
         files=tuple(files),
         received_at=record.received_at,

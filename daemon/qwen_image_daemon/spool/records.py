@@ -10,7 +10,7 @@ from qwen_image_daemon.jobs.problems import Problem
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, RenderError, StageSeconds
 
-OutcomeStatus = Literal["succeeded", "failed", "refused"]
+OutcomeStatus = Literal["succeeded", "failed", "refused", "cancelled", "duplicate"]
 
 
 class Record(BaseModel):
@@ -52,7 +52,9 @@ class JobRecord(Record):
     """Order of arrival."""
     received_at: datetime
     source: FileRecord
-    """The job file, relative to the inbox."""
+    """What was dropped, relative to the inbox: the job file, or a recipe's picture."""
+    folder: str = ""
+    """The folder of the inbox into which it was dropped. The outbox mirrors it."""
     inputs: tuple[FileRecord, ...] = ()
     """The pictures that the job reads, relative to the job file."""
     requested: Requested = None
@@ -132,6 +134,8 @@ class Outcome(Record):
     """What was done otherwise than a reader of the job may expect, in sentences."""
     problems: tuple[ProblemRecord, ...] = ()
     error: ErrorReport | None = None
+    earlier: str | None = None
+    """Of a duplicate: the id of the job that was sent before."""
     model: ModelInfo | None = None
     memory_before: MemoryInfo | None = None
     memory_after: MemoryInfo | None = None

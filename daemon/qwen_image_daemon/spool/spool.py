@@ -1,6 +1,7 @@
 """The durable queue. A job is where its folder is; a state change is a rename; `ls` shows the state."""
 
 import os
+import secrets
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -118,17 +119,23 @@ class Entry:
 class Spool:
     """The states of all jobs. Lives on a local disk, in one file system."""
 
-    STATES = ("tmp", "queue", "active", "rendered", "done")
-
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.tmp, self.queue, self.active, self.rendered, self.done = (root / state for state in self.STATES)
+        self.tmp = root / "tmp"
+        self.incoming = root / "incoming"
+        """Copied and committed, but the inbox still holds the drop. Only the take-in loop looks here."""
+        self.queue = root / "queue"
+        self.active = root / "active"
+        self.rendered = root / "rendered"
+        self.done = root / "done"
         self.state = root / "state"
+        self.control = root / "control"
 
     def prepare(self) -> None:
         """Make the folders that are missing."""
         shelves = [self.shelf(status) for status in get_args(OutcomeStatus)]
-        for folder in (self.tmp, self.queue, self.active, self.rendered, *shelves, self.state):
+        states = (self.tmp, self.incoming, self.queue, self.active, self.rendered)
+        for folder in (*states, *shelves, self.state, self.control):
             folder.mkdir(parents=True, exist_ok=True)
 
     def shelf(self, status: OutcomeStatus) -> Path:
@@ -138,7 +145,7 @@ class Spool:
     def find(self, job_id: str) -> Entry | None:
         """Find a job in whichever committed state it is. One that moves meanwhile is found in its later state."""
         shelves = [self.shelf(status) for status in get_args(OutcomeStatus)]
-        states = (self.queue, self.active, self.rendered, *shelves)
+        states = (self.incoming, self.queue, self.active, self.rendered, *shelves)
         return next((Entry(state / job_id) for state in states if (state / job_id).is_dir()), None)
 
     def entries(self, state: Path) -> list[Entry]:
@@ -156,23 +163,32 @@ class Spool:
 
     def next_sequence(self) -> int:
         """Give a sequence number above that of every job in the spool. Reads them all: for the start."""
-        known = (self.queue, self.active, self.rendered)
+        known = (self.incoming, self.queue, self.active, self.rendered)
         sequences = (_sequence(entry) for state in known for entry in self.entries(state))
         return 1 + max(sequences, default=0)
 
-    def admit(self, entry: Entry, record: JobRecord) -> None:
-        """Commit a copied job to the queue by one rename."""
-        self._commit(entry, record, self.queue)
-
-    def refuse(self, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
-        """Commit a drop that cannot be run straight to what is to be given out."""
-        write_synced(entry.folder / OUTCOME, outcome.to_bytes())
-        self._commit(entry, record, self.rendered)
-
-    def _commit(self, entry: Entry, record: JobRecord, state: Path) -> None:
+    def commit(self, entry: Entry, record: JobRecord, outcome: Outcome | None = None) -> Entry:
+        """Commit a copied drop to `incoming` by one rename; with an outcome, one that is not to be run."""
+        if outcome is not None:
+            write_synced(entry.folder / OUTCOME, outcome.to_bytes())
         write_synced(entry.folder / JOB, record.to_bytes())
         sync_tree(entry.folder)
+        committed = self.incoming / entry.id
+        move_durably(entry.folder, committed)
+        return Entry(committed)
+
+    def let_in(self, entry: Entry) -> Entry:
+        """Move a committed job whose drop has left the inbox to the queue, or to what is to be given out."""
+        state = self.rendered if entry.is_concluded() else self.queue
         move_durably(entry.folder, state / entry.id)
+        return Entry(state / entry.id)
+
+    def withdraw(self, entry: Entry) -> None:
+        """Forget a job that is not ours to run: its drop stays in the inbox, or another daemon has it."""
+        # First out of sight: half of a committed job must not be found by the next start.
+        gone = self.tmp / entry.id
+        entry.folder.rename(gone)
+        shutil.rmtree(gone)
 
     def take(self, entry: Entry) -> Entry:
         """Move a queued job to `active`."""
@@ -190,6 +206,14 @@ class Spool:
     def release(self, entry: Entry) -> Entry:
         """Move a concluded job to `rendered`."""
         return self._move(entry, self.rendered)
+
+    @property
+    def identity(self) -> str:
+        """What this spool is called among others: made by lot once, and kept."""
+        file = self.state / "identity"
+        if not file.exists():
+            write_durably(file, secrets.token_hex(8).encode())
+        return file.read_text(encoding="ascii")
 
     @property
     def lock_file(self) -> Path:
