@@ -37,7 +37,7 @@ class Box:
         self.root = root
         self.inbox, self.spool, self.outbox = (root / name for name in ("inbox", "spool", "outbox"))
         self.failed = self.outbox / "failed"
-        self.inbox.mkdir(parents=True)
+        self.inbox.mkdir(parents=True, exist_ok=True)
         self._environment = {
             "INBOX__SETTLE_SECONDS": str(settle_seconds),
             "INBOX__RESCAN_SECONDS": "1",
