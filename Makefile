@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format types contracts tests bench config install clean
+.PHONY: demo test check format types contracts tests fuzz bench config install clean
 
 install: $(INSTALLED)
 
@@ -30,7 +30,11 @@ check: install
 
 # Two workers for two cores; the tests of one file stay together, so that a model is loaded once.
 tests: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu and not benchmark"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu and not benchmark and not fuzz"
+
+# Ten thousand job files that nobody would write, read directly and dropped into a running daemon. -s: the figures.
+fuzz: install
+	$(BIN)/pytest -s -p no:randomly -m fuzz tests
 
 bench: install
 	$(BIN)/python tests/benchmarks/throughput.py
