@@ -13,7 +13,7 @@ from qwen_image_daemon.inbox.beneath import ChangedMeanwhile, copy_beneath, ends
 from qwen_image_daemon.inbox.claims import Claims
 from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
-from qwen_image_daemon.inbox.names import is_job, printable
+from qwen_image_daemon.inbox.names import is_job, kept_name, printable
 from qwen_image_daemon.inbox.pictures import UnfitPicture, check_size, upright_size
 from qwen_image_daemon.inbox.settling import Settling
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
@@ -130,7 +130,7 @@ class TakeIn:
             return known[1]
         # One byte more than is allowed shows the reader that the file is too long.
         content = read_beneath(self._inbox, path, stamp, MAX_JOB_BYTES + 1)
-        job = read_job(content, PurePosixPath(path).name, self._catalogue)
+        job = read_job(content, PurePosixPath(printable(path)).name, self._catalogue)
         self._read[path] = (stamp, job)
         return job
 
@@ -168,9 +168,8 @@ class TakeIn:
         pictures: Mapping[str, str],
         entry: Entry,
     ) -> JobRecord:
-        name = PurePosixPath(path).name
         if listing[path].size <= MAX_JOB_BYTES:
-            target = entry.folder / DROPPED / printable(name)
+            target = entry.folder / DROPPED / kept_name(path)
             source = copy_beneath(self._inbox, path, listing[path], target)
             source = source.model_copy(update={"path": printable(path)})
         else:
