@@ -16,6 +16,7 @@ from qwen_image_daemon.inbox.listing import Stamp, list_inbox
 from qwen_image_daemon.inbox.names import is_job, kept_name, printable
 from qwen_image_daemon.inbox.pictures import UnfitPicture, check_size, upright_size
 from qwen_image_daemon.inbox.settling import Settling
+from qwen_image_daemon.inbox.spellings import spellings
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import Size
@@ -104,7 +105,7 @@ class TakeIn:
         if isinstance(job, Rejection):
             return self._take(path, listing, job, {})
         # The job's name for each picture, and where that lies in the inbox.
-        pictures = {name: (PurePosixPath(path).parent / name).as_posix() for name in source_images(job)}
+        pictures = {name: _place(path, name, listing) for name in source_images(job)}
         for name, place in pictures.items():
             if place not in listing:
                 return f"waits for the picture {name}, which is not there yet"
@@ -216,6 +217,13 @@ class TakeIn:
         )
         log.info("job.accepted", file=record.source.path, images=job.num_images, task=job.task)
         self._spool.admit(entry, record.model_copy(update={"requested": job, "effective": effective}))
+
+
+def _place(path: str, name: str, listing: Mapping[str, Stamp]) -> str:
+    """Say where the picture lies that a job names, or where it ought to lie."""
+    beside = PurePosixPath(path).parent
+    places = [(beside / spelling).as_posix() for spelling in spellings(name)]
+    return next((place for place in places if place in listing), places[0])
 
 
 def _complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
