@@ -317,7 +317,16 @@ def test_a_picture_that_is_still_zeros_at_its_end_is_waited_for(rooms: Rooms) ->
 
 @pytest.mark.parametrize(
     "name",
-    [b"f\xfcr.toml", b"new\nline.toml", "Ü".encode() * 120 + b".toml", "🐈.toml".encode(), b"%41%zz.toml"],
+    [
+        b"f\xfcr.toml",
+        b"new\nline.toml",
+        "Ü".encode() * 120 + b".toml",
+        "🐈.toml".encode(),
+        b"%41%zz.toml",
+        # Each of their bytes is written down as three.
+        b"\xff" * 250 + b".toml",
+        b"\n" * 250 + b".toml",
+    ],
 )
 @pytest.mark.parametrize("content", [JOB, "promt = 1", 'prompt = "x"\nimage = "none.png"'])
 def test_a_job_file_may_be_called_anything(rooms: Rooms, name: bytes, content: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from qwen_image_daemon.inbox.listing import MAX_DEPTH, Stamp, list_inbox
-from qwen_image_daemon.inbox.names import is_ignored, is_job, printable
+from qwen_image_daemon.inbox.names import is_ignored, is_job, kept_name, printable
 
 
 def test_files_in_folders_are_listed_with_forward_slashes_and_their_stamps(tmp_path: Path) -> None:
@@ -86,3 +86,30 @@ def test_a_job_is_known_by_its_suffix_without_case() -> None:
         False,
         False,
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"f\xfcr.toml", "f%FCr.toml"),
+        (b"new\nline.toml", "new%0Aline.toml"),
+        (b"\x1b[31mred\x7f.toml", "%1B[31mred%7F.toml"),
+        ("\u009b31m.toml".encode(), "%C2%9B31m.toml"),
+        ("\u202elmot.toml".encode(), "%E2%80%AElmot.toml"),
+        ("a/ü 🐈.toml".encode(), "a/ü 🐈.toml"),
+    ],
+)
+def test_a_name_is_written_down_so_that_it_steers_nothing(name: bytes, shown: str) -> None:
+    assert printable(os.fsdecode(name)) == shown
+    assert kept_name(os.fsdecode(name)) == shown.rpartition("/")[2]
+
+
+@pytest.mark.parametrize("letter", [b"\xff", b"\n", b"x", "ü".encode(), "🐈".encode()])
+def test_a_name_of_any_length_is_kept_under_one_that_file_systems_take(tmp_path: Path, letter: bytes) -> None:
+    name = os.fsdecode(letter * (250 // len(letter)) + b".toml")
+    (tmp_path / name).write_text("x")
+    kept = kept_name(f"folder/{name}")
+    (tmp_path / kept).write_text("x")
+    assert kept.endswith(".toml")
+    assert len(kept.encode()) > 240
+    assert kept_name(kept) == kept

@@ -17,7 +17,7 @@ from qwen_image_daemon.inbox.drops import Drop
 from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
-from qwen_image_daemon.inbox.names import printable
+from qwen_image_daemon.inbox.names import kept_name, kept_path, printable
 from qwen_image_daemon.inbox.pictures import UnfitPicture, upright_size
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.jobs.models import AnyJob
@@ -134,7 +134,7 @@ class Admission:
             [picture] = inputs
             source = picture.model_copy(update={"path": printable(ready.drop.path)})
         elif ready.files[ready.drop.job_file].size <= MAX_JOB_BYTES:
-            target = entry.folder / DROPPED / PurePosixPath(printable(ready.drop.job_file)).name
+            target = entry.folder / DROPPED / kept_name(ready.drop.job_file)
             source = self._copied(ready, ready.drop.job_file, target)
         else:
             # Refused for its size: it is kept in the inbox's `.taken`, not carried through spool and outbox.
@@ -148,7 +148,7 @@ class Admission:
             sequence=self._sequence,
             received_at=self._clock(),
             source=source,
-            folder=printable(ready.drop.folder),
+            folder=kept_path(ready.drop.folder),
             inputs=inputs,
         )
 

@@ -75,8 +75,6 @@ class JobDrawing:
             if index in finished:
                 continue
             self._interruptions.at_image()
-            # Before its first sign of life too: a load may have been promised an hour.
-            self._control.beat(self._settings.step_timeout_seconds)
             request = replace(first, seed=parameters.seed + index)
             rendering = renderer.render(request, self._progress(entry, pace, index))
             crash_point("render.image-drawn")
