@@ -1,4 +1,4 @@
-"""The render process killed at each of its named points: every job comes out once, as if nothing had been."""
+"""A loop killed at each of the named points: every job comes out once, as if nothing had been."""
 
 import re
 from pathlib import Path
@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from driving import Box
+from qwen_image_daemon import crash_points
 from qwen_image_daemon.crash_points import CRASH_AT, CRASH_LEDGER
 
 DECISION = Path(__file__).parents[2] / "docs" / "decisions" / "0007-crash-points.md"
-POINTS = re.findall(r"^\| `(render\.[a-z-]+)`", DECISION.read_text(encoding="utf-8"), re.MULTILINE)
+POINTS = re.findall(r"^\| `([a-z-]+\.[a-z-]+)`", DECISION.read_text(encoding="utf-8"), re.MULTILINE)
 SMALL = "width = 64\nheight = 64\nnum_inference_steps = 2\n"
 JOBS = {"three": f'prompt = "x"\nnum_images = 3\nseed = 7\n{SMALL}', "one": f'prompt = "y"\nseed = 5\n{SMALL}'}
 
@@ -45,4 +46,6 @@ def test_a_kill_at_a_named_point_changes_nothing_of_what_comes_out(
 
 
 def test_every_point_is_tried() -> None:
-    assert len(POINTS) == 7
+    code = Path(crash_points.__file__).parent.rglob("*.py")
+    named = {name for file in code for name in re.findall(r'crash_point\("([^"]+)"\)', file.read_text("utf-8"))}
+    assert named == set(POINTS)
