@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from qwen_image_daemon import __version__
-from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus, QueueItem, QueueStatus
+from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus
+from qwen_image_daemon.service.items import items, queued_item
 from qwen_image_daemon.spool.durable import replace_content
-from qwen_image_daemon.spool.records import JobRecord, Record
+from qwen_image_daemon.spool.records import Record
 from qwen_image_daemon.spool.reports import (
     GIVE_OUT_REPORT,
     RENDER_REPORT,
@@ -19,8 +20,8 @@ from qwen_image_daemon.spool.reports import (
     TakeInReport,
     unwritten_is_logged,
 )
-from qwen_image_daemon.spool.spool import Entry, Spool
-from qwen_image_daemon.spool.waiting import WaitingJob, WaitingJobs
+from qwen_image_daemon.spool.spool import Spool
+from qwen_image_daemon.spool.waiting import WaitingJobs
 
 MOST_ITEMS = 200
 """Queue items that the status lists; the counts are always whole."""
@@ -65,10 +66,10 @@ class Board:
         give_out = _read(spool.state / GIVE_OUT_REPORT, GiveOutReport) or GiveOutReport()
         queued = self._waiting.refresh()[:MOST_ITEMS]
         active, rendered = spool.entries(spool.active), spool.entries(spool.rendered)
-        items = [
-            *_items(active, "rendering"),
-            *_items(rendered, "rendered"),
-            *map(_queued, queued),
+        listed = [
+            *items(active[:MOST_ITEMS], "rendering"),
+            *items(rendered[:MOST_ITEMS], "rendered"),
+            *map(queued_item, queued),
         ]
         return DaemonStatus(
             daemon_version=__version__,
@@ -80,7 +81,7 @@ class Board:
             started_at=self._started_at,
             updated_at=datetime.now(UTC),
             current=render.current if state != "stopped" else None,
-            queue=tuple(items[:MOST_ITEMS]),
+            queue=tuple(listed[:MOST_ITEMS]),
             waiting=take_in.waiting,
             counts=Counts(
                 waiting=len(take_in.waiting),
@@ -112,41 +113,6 @@ def _read(path: Path, model: type[R]) -> R | None:
     except (OSError, ValueError):
         # Not written yet, or by another version.
         return None
-
-
-def _items(entries: list[Entry], status: QueueStatus) -> list[QueueItem]:
-    items: list[QueueItem] = []
-    for entry in entries[:MOST_ITEMS]:
-        try:
-            items.append(_item(entry.record(), status, entry.first_attempt_at()))
-        except (OSError, ValueError):
-            # It moved on while we looked.
-            continue
-    return items
-
-
-def _item(record: JobRecord, status: QueueStatus, started_at: datetime | None = None) -> QueueItem:
-    return QueueItem(
-        id=record.id,
-        name=record.name,
-        status=status,
-        priority=record.priority,
-        images=record.effective.num_images if record.effective else 0,
-        received_at=record.received_at,
-        started_at=started_at,
-    )
-
-
-def _queued(job: WaitingJob) -> QueueItem:
-    return QueueItem(
-        id=job.id,
-        name=job.name,
-        status="queued",
-        priority=job.priority,
-        images=job.images,
-        received_at=job.received_at,
-        started_at=job.started_at,
-    )
 
 
 def summary(status: DaemonStatus) -> str:
