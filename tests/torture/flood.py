@@ -82,7 +82,7 @@ def _verdict(box: Box, accepted: list[tuple[int, str, str]], jobs: int) -> tuple
         dropped=jobs,
         lost=tuple(f"page {number}" for number in missing),
         doubled=tuple(f"page {number}" for number in doubled),
-        left=tuple(str(path) for path in (*box.spool.glob("tmp/*"), *box.inbox.glob(".claims/*"))),
+        left=tuple(str(path) for path in (*box.spool.glob("tmp/*"), *box.inbox.glob(".claims/*.json"))),
     )
     failures = [] if numbers == sorted(numbers) else ["the jobs were not accepted in the order of their names"]
     return verdict, failures

@@ -14,7 +14,7 @@ from driving import Box
 from torture.drops import copy_in, mixture
 from torture.keeper import Keeper, patiently
 from torture.ledger import Ledger, Verdict
-from torture.mounts import ext4, lacking, mounted, remount
+from torture.mounts import WITHOUT_WATERMARK, ext4, lacking, mounted, remount
 from torture.table import Row
 from torture.watcher import Watcher
 
@@ -64,7 +64,7 @@ class Filling:
     """One box with one folder on a small disk of its own."""
 
     def __init__(self, root: Path, place: Place, trouble: Trouble, jobs: int, seconds: float) -> None:
-        self._box = Box(root, settle_seconds=0.1)
+        self._box = Box(root, settle_seconds=0.1, **WITHOUT_WATERMARK)
         self._point = root / place
         self._image = ext4(root / "disk.img", DISK_MEBIBYTES, inodes=INODES)
         self._what = f"{place} {trouble}"

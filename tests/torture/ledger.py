@@ -161,6 +161,6 @@ def leftovers(box: Box) -> list[str]:
     states = [path for path in box.spool.iterdir() if path.is_dir() and path.name not in STATES_THAT_KEEP]
     entries = [path for state in states for path in state.iterdir()]
     half_built = [*box.outbox.glob(".tmp-*"), *box.outbox.glob("*/.tmp-*")]
-    claims = [*box.inbox.glob(".claims/*")]
+    claims = [*box.inbox.glob(".claims/*.json"), *box.inbox.glob(".claims/*.breaking")]
     drops = [path for path in box.inbox.glob("[!.]*") if path.suffix in {".toml", ".json", ".txt"}]
     return [str(path.relative_to(box.root)) for path in (*entries, *half_built, *claims, *drops)]

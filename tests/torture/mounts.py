@@ -10,6 +10,8 @@ from pathlib import Path
 
 TOOLS = ("mount", "umount", "mkfs.ext4")
 _UNMOUNT_SECONDS = 5.0
+WITHOUT_WATERMARK = {"SPOOL__MIN_FREE_BYTES": "0", "SPOOL__MIN_FREE_INODES": "0"}
+"""Settings for a spool on a small disk: accepting would stop long before it is full."""
 
 
 def lacking(*tools: str) -> str:

@@ -18,7 +18,7 @@ from driving import Box
 from torture.drops import in_any_way, mixture
 from torture.keeper import Keeper, patiently
 from torture.ledger import Ledger, Verdict
-from torture.mounts import ext4, lacking, mounted, xfs
+from torture.mounts import WITHOUT_WATERMARK, ext4, lacking, mounted, xfs
 from torture.table import Row
 
 XFS_MEBIBYTES = 4096
@@ -113,7 +113,8 @@ class Cutting:
         image.unlink()
 
     def _box(self, root: Path) -> Box:
-        return Box(root, settle_seconds=0.05, INBOX__RESCAN_SECONDS="0.3", RENDER__DRY_RUN_STEP_SECONDS="0.001")
+        quick = {"INBOX__RESCAN_SECONDS": "0.3", "RENDER__DRY_RUN_STEP_SECONDS": "0.001"}
+        return Box(root, settle_seconds=0.05, **quick, **WITHOUT_WATERMARK)
 
     def _drop(self, box: Box) -> None:
         chance = random.Random(self._chance.random())
