@@ -169,7 +169,10 @@ def test_another_hosts_claim_is_left_alone_and_reported(rooms: Rooms) -> None:
     claim.write_text(json.dumps(document))
     rooms.take_in()
     assert rooms.queued() == []
-    assert report(rooms).waiting == {"job.toml": "is claimed by another daemon, on another-box"}
+    assert report(rooms).waiting == {
+        "job.toml": "is claimed by another daemon, on another-box. If that one is gone for good: "
+        "qwen-image-daemon free-claims"
+    }
     assert json.loads(claim.read_bytes()) == document
     assert rooms.spool.entries(rooms.spool.tmp) == []
 

@@ -142,6 +142,14 @@ def retry(job: Job, root: Root = None, config: Config = None) -> None:
     raise typer.Exit(retry_job(job, root, config))
 
 
+@app.command()
+def free_claims(root: Root = None, config: Config = None) -> None:
+    """Free drops that another daemon claimed in this inbox. Only where that daemon is gone for good."""
+    from qwen_image_daemon.cli.asking import free_foreign_claims
+
+    raise typer.Exit(free_foreign_claims(root, config))
+
+
 def main() -> None:
     """Run the command line."""
     app()

@@ -8,9 +8,11 @@ from pathlib import Path
 import typer
 
 from qwen_image_daemon.cli.reading_settings import WRONG_USE, settings_or_exit
+from qwen_image_daemon.inbox.claims import Claims
+from qwen_image_daemon.inbox.names import PAUSE_NAMES, printable
 from qwen_image_daemon.service.items import jobs_on_their_way
 from qwen_image_daemon.service.naming import NamedJob, NotOneJob, the_one
-from qwen_image_daemon.spool.control import PAUSE_FILE, Controls
+from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.locks import is_held
 from qwen_image_daemon.spool.spool import Spool
 
@@ -36,7 +38,9 @@ def resume_daemon(root: Path | None, config: Path | None) -> int:
     try:
         controls.resume("command")
         # After the spool, which always answers: the inbox may be on a share.
-        (folders.inbox / PAUSE_FILE).unlink(missing_ok=True)
+        for path in folders.inbox.iterdir():
+            if path.name.casefold() in PAUSE_NAMES:
+                path.unlink(missing_ok=True)
         controls.resume("inbox")
     except OSError as error:
         return not_done(error)
@@ -57,6 +61,20 @@ def cancel_job(word: str, root: Path | None, config: Path | None) -> int:
     except OSError as error:
         return not_done(error)
     typer.echo(f"{job.id} ({job.name}) is cancelled. {_when(spool, 'It ends at its next step')}")
+    return DONE
+
+
+def free_foreign_claims(root: Path | None, config: Path | None) -> int:
+    """Free what other daemons claimed in the inbox, and give the exit code."""
+    folders = settings_or_exit(root, config).folders
+    spool = spool_or_exit(folders.spool)
+    try:
+        freed = Claims(folders.inbox, spool.identity).free_foreign()
+    except OSError as error:
+        return not_done(error)
+    for claim in freed:
+        typer.echo(f"{printable(claim.path)} is free; it was claimed on {claim.host}.")
+    typer.echo(f"{len(freed)} claims of other daemons were freed.")
     return DONE
 
 

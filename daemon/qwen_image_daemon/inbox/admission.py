@@ -106,7 +106,10 @@ class Admission:
             raise
         if first is not None:
             shutil.rmtree(entry.folder)
-            raise Claimed(f"is claimed by another daemon, on {first.host}")
+            raise Claimed(
+                f"is claimed by another daemon, on {first.host}. If that one is gone for good: "
+                "qwen-image-daemon free-claims"
+            )
         return entry
 
     def _hand_over(self, drop: Drop, entry: Entry) -> None:
