@@ -160,3 +160,18 @@ def test_a_job_that_takes_the_renderer_down_twice_comes_back_with_what_is_known_
     assert told in letter
     assert "Memory at the last report" in letter
     assert '"event": "job.started"' in letter
+
+
+def test_an_outbox_that_hangs_is_told_of_and_stops_no_rendering(box: Box) -> None:
+    box._environment["SERVICE__SHARE_TIMEOUT_SECONDS"] = "4"
+    with box.running("--dry-run") as daemon:
+        box.wait_for_state("idle")
+        os.kill(daemon.children()["give-out"], signal.SIGSTOP)
+        box.drop("job.toml", 'prompt = "x"\nwidth = 64\nheight = 64')
+        eventually(lambda: list(box.spool.glob("rendered/*/outcome.json")), "the job to be drawn meanwhile")
+        # A stopped process dies of the kill, which one that waits for a server would not.
+        assert box.result("job").status == "succeeded"
+        eventually(lambda: "loop.answers_again" in {event["event"] for event in daemon.events()}, "the end of it")
+        assert daemon.stop() == 0
+    [hung] = [event for event in daemon.events() if event["event"] == "loop.hung"]
+    assert (hung["name"], hung["silent_seconds"]) == ("give-out", 4.0)

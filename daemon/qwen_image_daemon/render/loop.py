@@ -177,7 +177,8 @@ class _RenderLoop:
             if entry.folder.parent == self._spool.queue:
                 self._waiting.forget(job_id)
                 self._endings.cancel(self._spool.take(entry))
-            self._controls.forget_cancel(job_id)
+            elif entry.is_concluded():
+                self._controls.forget_cancel(job_id)
 
     def _work(self, job: WaitingJob) -> None:
         """Bring one job to its end, or leave it in the queue for later."""

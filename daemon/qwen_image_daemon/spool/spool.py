@@ -138,7 +138,12 @@ class Entry:
 
     def attempts(self) -> dict[int, str]:
         """Give each attempt's end by its number: `interrupted`, `failed`, or "" for one that died."""
-        marks = (path.name.split(".") for path in self.folder.glob("attempt.*"))
+        try:
+            with os.scandir(self.folder) as listing:
+                marks = [item.name.split(".") for item in listing if item.name.startswith("attempt.")]
+        except FileNotFoundError:
+            # It moved on meanwhile.
+            return {}
         return {int(mark[1]): (mark[2] if len(mark) > 2 else "") for mark in marks if mark[1].isdecimal()}  # noqa: PLR2004
 
     def is_concluded(self) -> bool:

@@ -40,16 +40,17 @@ class WaitingJob:
         """Read an entry. Raises OSError or ValueError where it is unreadable."""
         record = entry.record()
         parameters = record.to_do()
+        was_begun = bool(entry.attempts())
         return cls(
             id=entry.id,
             name=record.name,
             sequence=record.sequence,
             priority=record.priority,
-            suspect=entry.kills() > 0,
+            suspect=was_begun and entry.kills() > 0,
             model=parameters.model,
             images=parameters.num_images,
             received_at=record.received_at,
-            started_at=entry.first_attempt_at(),
+            started_at=entry.first_attempt_at() if was_begun else None,
         )
 
 
