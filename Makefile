@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format types contracts tests fuzz bench config install clean
+.PHONY: demo test check format types contracts tests fuzz torture bench config install clean
 
 install: $(INSTALLED)
 
@@ -35,6 +35,11 @@ tests: install
 # Ten thousand job files that nobody would write, read directly and dropped into a running daemon. -s: the figures.
 fuzz: install
 	$(BIN)/pytest -s -p no:randomly -m fuzz tests
+
+# Kills, power cuts, floods, full disks, real clients. As root on Debian with samba, smbclient, smbnetfs, rsync,
+# openssh-server, sshfs, xfsprogs; what is missing is said, and its scenario left out.
+torture: install
+	$(BIN)/python tests/torture/run.py all
 
 bench: install
 	$(BIN)/python tests/benchmarks/throughput.py

@@ -37,7 +37,7 @@ class Box:
         self.root = root
         self.inbox, self.spool, self.outbox = (root / name for name in ("inbox", "spool", "outbox"))
         self.failed = self.outbox / "failed"
-        self.inbox.mkdir(parents=True)
+        self.inbox.mkdir(parents=True, exist_ok=True)
         self._environment = {
             "INBOX__SETTLE_SECONDS": str(settle_seconds),
             "INBOX__RESCAN_SECONDS": "1",
@@ -126,7 +126,7 @@ class Box:
 
     def leftovers(self) -> list[str]:
         """List what is still on its way: nothing, when all is done."""
-        states = ("tmp", "queue", "active", "rendered")
+        states = ("tmp", "incoming", "queue", "active", "rendered")
         inside = [f"{state}/{path.name}" for state in states for path in (self.spool / state).iterdir()]
         half_built = [path.name for path in self.outbox.glob(".tmp-*")]
         claims = [path.name for path in (self.inbox / ".claims").iterdir()]

@@ -11,6 +11,7 @@ from typing import Self
 
 from PIL import Image
 
+from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.loop import prepare_inbox, take_in
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import DEMO
@@ -19,6 +20,7 @@ from qwen_image_daemon.jobs.problems import Rejection
 from qwen_image_daemon.jobs.reading import read_job
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.loop_control import LoopControl, Stopping
+from qwen_image_daemon.outbox.loop import Outlet
 from qwen_image_daemon.render.renderer import (
     MemoryInfo,
     ModelInfo,
@@ -28,12 +30,14 @@ from qwen_image_daemon.render.renderer import (
     StageSeconds,
 )
 from qwen_image_daemon.render.schedule import steps_that_run
-from qwen_image_daemon.settings import InboxSettings
+from qwen_image_daemon.settings import InboxSettings, OutboxSettings, SpoolSettings
+from qwen_image_daemon.spool.places import Place
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
 from qwen_image_daemon.spool.spool import DROPPED, Entry, Spool
 
 CATALOGUE = Catalogue(families={"demo": DEMO, "other": DEMO}, default="demo")
 QUICK = InboxSettings(settle_seconds=0.03, rescan_seconds=0.05)
+OURS = {".taken", ".qwen-image-daemon"}
 SMALL = "width = 64\nheight = 64\nnum_inference_steps = 2\n"
 
 
@@ -66,6 +70,7 @@ class Rooms:
         self.inbox, self.outbox = self.root / "inbox", self.root / "outbox"
         self.spool = Spool(self.root / "spool")
         self.spool.prepare()
+        Place("inbox", self.inbox, self.spool).enter()
         prepare_inbox(self.inbox)
 
     def drop(self, name: str, content: str | bytes) -> Path:
@@ -77,7 +82,17 @@ class Rooms:
 
     def take_in(self) -> None:
         """Run the take-in loop until nothing is left that it can take."""
-        take_in(self.inbox, self.spool, CATALOGUE, self.settings, LoopControl(drain=True))
+        take_in(self.intake, LoopControl(drain=True))
+
+    @property
+    def intake(self) -> Intake:
+        """Say what the take-in loop works on."""
+        return Intake(self.inbox, self.spool, CATALOGUE, self.settings, SpoolSettings())
+
+    @property
+    def outlet(self) -> Outlet:
+        """Say what the give-out loop works on."""
+        return Outlet(self.spool, self.outbox, OutboxSettings(), SpoolSettings())
 
     def queued(self) -> list[JobRecord]:
         """Read the queue, in the order of arrival."""
@@ -89,9 +104,9 @@ class Rooms:
         return self.spool.entries(self.spool.rendered)
 
     def left_in_inbox(self) -> set[str]:
-        """List all files of the inbox but those that were taken."""
+        """List all files of the inbox but our marker and those that were taken."""
         files = (path.relative_to(self.inbox) for path in self.inbox.rglob("*") if not path.is_dir())
-        return {path.as_posix() for path in files if path.parts[0] != ".taken"}
+        return {path.as_posix() for path in files if path.parts[0] not in OURS}
 
     def taken(self) -> list[str]:
         """List the job files that are kept in `.taken`, without their ids."""
@@ -112,8 +127,7 @@ class Rooms:
             requested=job,
             effective=resolve(job, CATALOGUE, seed=1),
         )
-        self.spool.admit(entry, record)
-        return Entry(self.spool.queue / entry.id)
+        return self.spool.let_in(self.spool.commit(entry, record))
 
 
 INFO = ModelInfo(

@@ -64,12 +64,32 @@ class InboxSettings(Section):
     """A drop is taken when it has not changed for so long, over at least three looks. Renamed files at once."""
     rescan_seconds: Positive = 5.0
     """The inbox is listed anew at least this often; file events only make it sooner."""
+    watch: Literal["auto", "events", "rescan"] = "auto"
+    """events: file events wake the daemon at once. rescan: only the listing counts, as on shares that others write
+    to, where events are missing. auto decides by the type of the inbox's file system."""
+    shared: bool = False
+    """Several daemons, each with a spool of its own, take from this inbox. Set it for all of them or for none."""
     max_image_bytes: Annotated[int, Field(gt=0)] = 100 * 1024 * 1024
     """Largest source image that is copied, in bytes."""
     max_image_pixels: Annotated[int, Field(gt=0)] = 50_000_000
     """Largest source image that is decoded, in pixels."""
     taken_days: Annotated[float, Field(ge=0)] = 14.0
-    """Taken job files are kept in `inbox/.taken` for so many days."""
+    """What was taken is kept in `inbox/.taken` for so many days."""
+    taken_bytes: Annotated[int, Field(ge=0)] = 20 * 1024**3
+    """The oldest of what was taken is deleted when there is more than so many bytes of it."""
+
+
+class SpoolSettings(Section):
+    """When the disk is full, and what is kept."""
+
+    min_free_bytes: Annotated[int, Field(ge=0)] = 2 * 1024**3
+    """Drops stay in the inbox while the spool's disk has less free space than this. It goes on by itself."""
+    min_free_inodes: Annotated[int, Field(ge=0)] = 5_000
+    """The same for the number of files that can still be made, where the file system has such a limit."""
+    done_days: Annotated[float, Field(ge=0)] = 30.0
+    """The records of finished jobs are kept for so many days: what `list` and a job's `id` look back on."""
+    done_entries: Annotated[int, Field(ge=0)] = 200_000
+    """The oldest records are deleted when there are more than so many. Each takes about 10 KiB."""
 
 
 class RenderSettings(Section):
@@ -90,6 +110,9 @@ class RenderSettings(Section):
     """How long each step of a --dry-run takes: to try what stops, pauses and long queues look like."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a job is tried before it is given out as failed."""
+    retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """A job that failed waits so long for its second try, and five times as long for each further one.
+    Other jobs go on meanwhile."""
 
 
 class OutboxSettings(Section):
@@ -97,6 +120,18 @@ class OutboxSettings(Section):
 
     png_compression: Annotated[int, Field(ge=0, le=9)] = 4
     """zlib level of PNG files. 4 takes 1.7 times the time of 1 and is nearly as small as 6."""
+    keep_days: Annotated[float, Field(gt=0)] | None = None
+    """Results are deleted after so many days. Left out: never, somebody else clears the outbox."""
+    keep_bytes: Annotated[int, Field(gt=0)] | None = None
+    """The oldest results are deleted when all together have more than so many bytes. Left out: never."""
+
+
+class ServiceSettings(Section):
+    """How the daemon looks after its loops."""
+
+    share_timeout_seconds: Positive = 120.0
+    """An inbox or outbox whose file server does not answer for so long counts as hung: the status says so, the
+    loop that waits for it is replaced when it can be, and everything else goes on."""
 
 
 class LogSettings(Section):
@@ -145,8 +180,10 @@ class Settings(BaseSettings):
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)] = Field(default_factory=_default_models)
     """The models that jobs may name."""
     inbox: InboxSettings = InboxSettings()
+    spool: SpoolSettings = SpoolSettings()
     render: RenderSettings = RenderSettings()
     outbox: OutboxSettings = OutboxSettings()
+    service: ServiceSettings = ServiceSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="before")

@@ -14,14 +14,17 @@ from jsonschema import Draft202012Validator
 
 from driving import eventually, files_of, read_result
 from qwen_image_daemon.loop_control import GaveUp, LoopControl
-from qwen_image_daemon.outbox.loop import give_out, prepare_outbox
-from qwen_image_daemon.outbox.publishing import discard_unfinished, publish, result_folder
+from qwen_image_daemon.outbox.clearing import discard_unfinished
+from qwen_image_daemon.outbox.loop import give_out
+from qwen_image_daemon.outbox.publishing import publish, result_folder
 from qwen_image_daemon.outbox.results import JobResult
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.renderer import RenderRequest, RequestRefused
 from qwen_image_daemon.service.board import Board
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
+from qwen_image_daemon.spool.control import BY_FILE, Controls
 from qwen_image_daemon.spool.identity import new_id
+from qwen_image_daemon.spool.places import MARKER, Place
 from qwen_image_daemon.spool.records import JobRecord
 from qwen_image_daemon.spool.spool import Entry
 from rooms import SMALL, Drawer, Rooms, picture, running
@@ -33,7 +36,8 @@ TWO = f'prompt = "x"\nnum_images = 2\nseed = 5\n{SMALL}'
 @pytest.fixture
 def rooms(tmp_path: Path) -> Rooms:
     rooms = Rooms(tmp_path)
-    prepare_outbox(rooms.outbox)
+    Place("outbox", rooms.outbox, rooms.spool).enter()
+    (rooms.outbox / "failed").mkdir()
     return rooms
 
 
@@ -43,7 +47,7 @@ def draw(rooms: Rooms, drawer: Drawer | None = None) -> None:
 
 
 def drain(rooms: Rooms) -> None:
-    give_out(rooms.spool, rooms.outbox, LoopControl(no_more=lambda: True, drain=True))
+    give_out(rooms.outlet, LoopControl(no_more=lambda: True, drain=True))
 
 
 def results(rooms: Rooms) -> list[tuple[Path, JobResult]]:
@@ -53,7 +57,7 @@ def results(rooms: Rooms) -> list[tuple[Path, JobResult]]:
 
 def only_result(rooms: Rooms) -> tuple[Path, JobResult]:
     [found] = results(rooms)
-    assert list(rooms.outbox.glob(".*")) == []
+    assert [path.name for path in rooms.outbox.glob(".*")] == [MARKER]
     return found
 
 
@@ -176,6 +180,37 @@ def test_a_failed_job_brings_everything_that_a_new_try_needs(rooms: Rooms) -> No
     assert result.status == "failed"
 
 
+def test_a_cancelled_job_brings_what_was_finished_and_everything_that_a_new_try_needs(rooms: Rooms) -> None:
+    rooms.drop("boat.png", picture())
+    rooms.drop("job.toml", f'{TWO}image = "boat.png"')
+    rooms.take_in()
+    controls = Controls(rooms.spool)
+    [record] = rooms.queued()
+
+    def cancel_at_second(request: RenderRequest) -> None:
+        if request.seed == 6:
+            controls.cancel(record.id)
+
+    draw(rooms, Drawer(cancel_at_second))
+    drain(rooms)
+    folder, result = only_result(rooms)
+    assert folder.parent.name == "cancelled"
+    assert files_of(folder) == {
+        "CANCELLED.txt",
+        "job.log",
+        "job.toml",
+        "job-1.png",
+        "boat.png",
+        "result.json",
+    }
+    assert (result.status, result.cancelled_by) == ("cancelled", BY_FILE)
+    assert "1 of its 2 pictures were finished before" in (folder / "CANCELLED.txt").read_text()
+    assert Board(rooms.spool).update("idle", ()).counts.cancelled == 1
+    Draft202012Validator(json.loads((CONFIG / "result.schema.json").read_bytes())).validate(
+        json.loads((folder / "result.json").read_bytes())
+    )
+
+
 @pytest.mark.parametrize("source", ["job-1.png", "JOB-1.PNG"])
 def test_a_source_that_is_called_like_a_result_is_given_back_beside_it(rooms: Rooms, source: str) -> None:
     content = picture()
@@ -199,9 +234,11 @@ def test_odd_names_become_folders_that_every_system_can_hold(rooms: Rooms, name:
     drain(rooms)
     folder, result = only_result(rooms)
     assert len(folder.name.encode()) <= 80 + 1 + 26
-    assert result.name == name
+    # What would steer a terminal is written out.
+    shown = name.replace("\n", "%0A")
+    assert result.name == shown
     assert result.id in folder.name
-    assert (folder / f"{name}.toml").exists()
+    assert (folder / f"{shown}.toml").exists()
 
 
 def test_a_file_whose_name_is_no_utf8_gets_its_result_too(rooms: Rooms) -> None:
@@ -258,7 +295,7 @@ def test_the_status_is_carried_out_whenever_it_changed(rooms: Rooms) -> None:
         path = rooms.outbox / "status.json"
         return lambda: path.exists() and json.loads(path.read_bytes())["state"] == state
 
-    with running(partial(give_out, rooms.spool, rooms.outbox)):
+    with running(partial(give_out, rooms.outlet)):
         board.update("idle", ())
         eventually(shown("idle"), "the first status")
         board.update("troubled", ("No disk.",))

@@ -7,7 +7,7 @@ import os
 import shutil
 import struct
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
@@ -20,12 +20,14 @@ from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.loop import take_in
 from qwen_image_daemon.inbox.taking import TakeIn
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
+from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.settings import InboxSettings
+from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
 from qwen_image_daemon.spool.spool import DROPPED, Entry
-from rooms import CATALOGUE, QUICK, Rooms, picture, running
+from rooms import CATALOGUE, QUICK, Rooms, job_of, picture, running
 
 JOB = 'prompt = "a red circle"'
 
@@ -33,6 +35,10 @@ JOB = 'prompt = "a red circle"'
 @pytest.fixture
 def rooms(tmp_path: Path) -> Rooms:
     return Rooms(tmp_path)
+
+
+def claims(rooms: Rooms) -> Claims:
+    return Claims(rooms.inbox, rooms.spool.identity)
 
 
 def report(rooms: Rooms) -> TakeInReport:
@@ -53,7 +59,7 @@ def only_job(rooms: Rooms) -> JobRecord:
 
 def claimed(rooms: Rooms) -> Entry:
     entry = rooms.spool.begin(datetime.now(UTC))
-    assert Claims(rooms.inbox).claim("job.toml", entry.id) is None
+    assert claims(rooms).claim("job.toml", "job.toml", entry.id) is None
     return entry
 
 
@@ -82,28 +88,35 @@ def killed_after_copying(rooms: Rooms) -> None:
     (entry.folder / "job.json").write_text("{}")
 
 
-def committed(rooms: Rooms) -> str:
-    entry = rooms.admit("job", JOB)
-    record = entry.record()
+def committed(rooms: Rooms) -> Entry:
+    entry = claimed(rooms)
     content = (rooms.inbox / "job.toml").read_bytes()
-    source = FileRecord(path="job.toml", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-    (entry.folder / "job.json").write_bytes(record.model_copy(update={"source": source}).to_bytes())
-    assert Claims(rooms.inbox).claim("job.toml", entry.id) is None
-    return entry.id
+    (entry.folder / DROPPED / "job.toml").write_bytes(content)
+    job = job_of(JOB)
+    record = JobRecord(
+        id=entry.id,
+        name="job",
+        sequence=1,
+        received_at=datetime.now(UTC),
+        source=FileRecord(path="job.toml", size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest()),
+        requested=job,
+        effective=resolve(job, CATALOGUE, seed=1),
+    )
+    return rooms.spool.commit(entry, record)
 
 
-def killed_in_the_queue(rooms: Rooms) -> None:
+def killed_after_the_commit(rooms: Rooms) -> None:
     committed(rooms)
 
 
-def killed_when_it_was_rendered_already(rooms: Rooms) -> None:
-    entry = rooms.spool.find(committed(rooms))
-    assert entry is not None
-    rooms.spool.put_back(rooms.spool.take(entry))
-
-
 def killed_after_the_hand_over(rooms: Rooms) -> None:
-    hand_over(rooms.inbox, "job.toml", committed(rooms))
+    assert hand_over(rooms.inbox, "job.toml", committed(rooms).id)
+
+
+def killed_before_the_claim_was_released(rooms: Rooms) -> None:
+    entry = committed(rooms)
+    hand_over(rooms.inbox, "job.toml", entry.id)
+    rooms.spool.let_in(entry)
 
 
 @pytest.mark.parametrize(
@@ -114,9 +127,9 @@ def killed_after_the_hand_over(rooms: Rooms) -> None:
         killed_while_the_claim_was_written,
         killed_while_copying,
         killed_after_copying,
-        killed_in_the_queue,
-        killed_when_it_was_rendered_already,
+        killed_after_the_commit,
         killed_after_the_hand_over,
+        killed_before_the_claim_was_released,
     ],
 )
 def test_a_take_in_that_was_killed_anywhere_leaves_exactly_one_job(
@@ -132,7 +145,7 @@ def test_a_take_in_that_was_killed_anywhere_leaves_exactly_one_job(
 
 def test_a_new_file_under_the_name_of_one_that_is_queued_is_a_second_job(rooms: Rooms) -> None:
     rooms.drop("job.toml", JOB)
-    first = committed(rooms)
+    first = committed(rooms).id
     rooms.drop("job.toml", 'prompt = "a blu circle"')
     rooms.take_in()
     assert [record.to_do().prompt for record in rooms.queued()] == ["a red circle", "a blu circle"]
@@ -152,11 +165,11 @@ def test_another_hosts_claim_is_left_alone_and_reported(rooms: Rooms) -> None:
     rooms.drop("job.toml", JOB)
     claimed(rooms)
     [claim] = (rooms.inbox / ".claims").iterdir()
-    document = json.loads(claim.read_bytes()) | {"host": "another-box"}
+    document = json.loads(claim.read_bytes()) | {"owner": "another", "host": "another-box"}
     claim.write_text(json.dumps(document))
     rooms.take_in()
     assert rooms.queued() == []
-    assert report(rooms).waiting == {"job.toml": "is claimed by another-box"}
+    assert report(rooms).waiting == {"job.toml": "is claimed by another daemon, on another-box"}
     assert json.loads(claim.read_bytes()) == document
     assert rooms.spool.entries(rooms.spool.tmp) == []
 
@@ -164,7 +177,7 @@ def test_another_hosts_claim_is_left_alone_and_reported(rooms: Rooms) -> None:
 def test_a_job_gets_its_own_copy_of_a_picture_in_a_folder_beside_it(rooms: Rooms) -> None:
     content = picture()
     rooms.drop("shelf/photos/boat.png", content)
-    rooms.drop("shelf/job.toml", 'prompt = "x"\nimage = "photos/boat.png"')
+    rooms.drop("shelf/boat.toml", 'prompt = "x"\nimage = "photos/boat.png"')
     rooms.take_in()
     [record] = rooms.queued()
     [source] = record.inputs
@@ -174,7 +187,7 @@ def test_a_job_gets_its_own_copy_of_a_picture_in_a_folder_beside_it(rooms: Rooms
     assert entry is not None
     assert entry.input_path("photos/boat.png").read_bytes() == content
     assert rooms.left_in_inbox() == {"shelf/photos/boat.png"}
-    assert record.source.path == "shelf/job.toml"
+    assert record.source.path == "shelf/boat.toml"
     # 3:2 like the picture, for the job gives no size.
     assert (record.to_do().width, record.to_do().height) == (192, 128)
 
@@ -332,10 +345,10 @@ def test_a_job_file_may_be_called_anything(rooms: Rooms, name: bytes, content: s
 def test_a_file_with_an_undecodable_name_is_handed_over_after_a_kill(rooms: Rooms) -> None:
     name = os.fsdecode(b"f\xfcr.toml")
     path = rooms.drop("job.toml", JOB)
-    identifier = committed(rooms)
-    Claims(rooms.inbox).release("job.toml")
+    entry = committed(rooms)
+    claims(rooms).release("job.toml")
     path.rename(rooms.inbox / name)
-    Claims(rooms.inbox).claim(name, identifier)
+    claims(rooms).claim(name, name, entry.id)
     rooms.take_in()
     assert len(rooms.queued()) == 1
     assert rooms.left_in_inbox() == set()
@@ -348,7 +361,7 @@ def test_a_spool_that_cannot_be_written_leaves_the_drop_and_says_why(rooms: Room
     rooms.drop("job.toml", JOB)
     rooms.spool.queue.rmdir()
     rooms.spool.queue.write_text("in the way")
-    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
+    with running(partial(take_in, rooms.intake)):
         eventually(lambda: (rooms.spool.state / TAKE_IN_REPORT).exists() and report(rooms).trouble, "the trouble")
         assert (rooms.inbox / "job.toml").read_text() == JOB
         rooms.spool.queue.unlink()
@@ -370,7 +383,7 @@ def test_a_drain_over_a_spool_that_cannot_be_written_gives_up_and_keeps_everythi
 
 def test_a_claim_that_cannot_be_made_leaves_nothing_behind(rooms: Rooms) -> None:
     rooms.drop("job.toml", JOB)
-    looker = TakeIn(rooms.inbox, rooms.spool, CATALOGUE, rooms.settings, lambda: datetime.now(UTC))
+    looker = TakeIn(rooms.intake, claims(rooms), lambda: datetime.now(UTC))
     (rooms.inbox / ".claims").rmdir()
     for _ in range(3):
         with pytest.raises(OSError, match="No such file"):
@@ -380,7 +393,7 @@ def test_a_claim_that_cannot_be_made_leaves_nothing_behind(rooms: Rooms) -> None
 
 @pytest.mark.parametrize("gone", [".taken", ".claims"])
 def test_our_own_folders_in_the_inbox_may_be_cleared_away_while_we_run(rooms: Rooms, gone: str) -> None:
-    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
+    with running(partial(take_in, rooms.intake)):
         rooms.drop("first.toml", JOB)
         eventually(rooms.queued, "the first job")
         eventually(lambda: rooms.left_in_inbox() == set(), "the first hand-over")
@@ -402,7 +415,7 @@ def test_a_hand_over_makes_the_folder_that_it_needs(rooms: Rooms) -> None:
 
 
 def test_an_inbox_that_is_deleted_and_made_again_is_watched_again(rooms: Rooms) -> None:
-    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
+    with running(partial(take_in, rooms.intake)):
         rooms.drop("first.toml", JOB)
         eventually(rooms.queued, "the first job")
         eventually(lambda: rooms.left_in_inbox() == set(), "the hand-over")
@@ -416,7 +429,7 @@ def test_an_inbox_that_comes_late_is_waited_for(tmp_path: Path) -> None:
     rooms = Rooms(tmp_path)
     shutil.rmtree(rooms.inbox)
     rooms.inbox.write_text("in the way")
-    with running(partial(take_in, rooms.inbox, rooms.spool, CATALOGUE, rooms.settings)):
+    with running(partial(take_in, rooms.intake)):
         eventually(lambda: (rooms.spool.state / TAKE_IN_REPORT).exists() and report(rooms).trouble, "the trouble")
         rooms.inbox.unlink()
         rooms.inbox.mkdir(exist_ok=True)
@@ -428,7 +441,7 @@ def test_a_pause_between_looks_that_is_set_long_is_announced(tmp_path: Path) -> 
     rooms = Rooms(tmp_path, InboxSettings(settle_seconds=0.03, rescan_seconds=7200))
     announced: list[float] = []
     control = LoopControl(beat=announced.append, drain=True)
-    take_in(rooms.inbox, rooms.spool, CATALOGUE, rooms.settings, control)
+    take_in(rooms.intake, control)
     assert min(announced) > 7200
 
 
@@ -437,7 +450,7 @@ def test_a_stop_is_heard_between_two_drops_of_one_look(rooms: Rooms) -> None:
         rooms.drop(f"{number}.toml", JOB)
     rooms.drop("waits.toml", 'prompt = "x"\nimage = "boat.png"')
     WaitingNotes(rooms.inbox).update({"waits.toml": "waits"})
-    looker = TakeIn(rooms.inbox, rooms.spool, CATALOGUE, rooms.settings, lambda: datetime.now(UTC))
+    looker = TakeIn(rooms.intake, claims(rooms), lambda: datetime.now(UTC))
     answers = iter([True, True, False])
     names = {path.name for path in rooms.inbox.glob("*.toml")}
     look = looker.look(names, now=0.0, go_on=lambda: next(answers))
@@ -445,9 +458,31 @@ def test_a_stop_is_heard_between_two_drops_of_one_look(rooms: Rooms) -> None:
     assert (rooms.inbox / "waits.toml.waiting.txt").exists()
 
 
-def test_what_lay_in_taken_for_long_is_deleted_and_folders_there_are_nobodys_business(tmp_path: Path) -> None:
-    rooms = Rooms(tmp_path, QUICK.model_copy(update={"taken_days": 0.0}))
-    (rooms.inbox / ".taken" / "old.toml").write_text("x")
-    (rooms.inbox / ".taken" / "folder").mkdir()
+def test_what_lay_in_taken_for_long_is_deleted_by_the_time_in_its_name(rooms: Rooms) -> None:
+    long_ago, now = datetime.now(UTC) - timedelta(days=15), datetime.now(UTC)
+    taken = rooms.inbox / ".taken"
+    (taken / f"{new_id(long_ago)}-old.toml").write_text("x")
+    rooms.drop(f".taken/{new_id(long_ago)}-folder/job.toml", "x")
+    (taken / f"{new_id(now)}-new.toml").write_text("x")
+    (taken / "somebody's notes.txt").write_text("x")
     rooms.take_in()
-    assert [path.name for path in (rooms.inbox / ".taken").iterdir()] == ["folder"]
+    assert sorted(path.name.rpartition("-")[2] for path in taken.iterdir()) == ["new.toml", "somebody's notes.txt"]
+
+
+def test_the_oldest_of_too_much_that_was_taken_is_deleted(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path, QUICK.model_copy(update={"taken_bytes": 250}))
+    now = datetime.now(UTC)
+    for age in range(4):
+        name = f"{new_id(now - timedelta(hours=age))}-{age}.toml"
+        (rooms.inbox / ".taken" / name).write_bytes(b"x" * 100)
+    rooms.take_in()
+    assert sorted(path.name[27:] for path in (rooms.inbox / ".taken").iterdir()) == ["0.toml", "1.toml"]
+
+
+def test_a_job_that_was_handed_over_runs_even_if_our_folders_were_cleared_away_meanwhile(rooms: Rooms) -> None:
+    rooms.drop("job.toml", JOB)
+    killed_after_the_hand_over(rooms)
+    for folder in (".taken", ".claims"):
+        shutil.rmtree(rooms.inbox / folder)
+    rooms.take_in()
+    assert [record.name for record in rooms.queued()] == ["job"]

@@ -25,7 +25,7 @@ from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.quoting import is_control
 from qwen_image_daemon.loop_control import LoopControl
 from qwen_image_daemon.settings import InboxSettings, RenderSettings
-from rooms import CATALOGUE, Rooms, picture
+from rooms import Rooms, picture
 
 JOB = 'prompt = "a red circle"'
 REDRAW = 'prompt = "x"\nimage = "boat.png"'
@@ -205,7 +205,7 @@ def test_a_swap_between_look_and_copy_lets_nothing_in(
             with suppress(FileNotFoundError):
                 happens(rooms.inbox / victim, secret)
 
-    take_in(rooms.inbox, rooms.spool, CATALOGUE, rooms.settings, LoopControl(beat=beat, drain=True))
+    take_in(rooms.intake, LoopControl(beat=beat, drain=True))
     assert not holds(rooms.spool.root, SECRET)
     assert rooms.rendered() == []
     assert rooms.spool.entries(rooms.spool.tmp) == []

@@ -11,7 +11,6 @@ import pytest
 from qwen_image_daemon.inbox.beneath import (
     ChangedMeanwhile,
     copy_beneath,
-    ends_in_zeros,
     open_beneath,
     read_beneath,
 )
@@ -145,23 +144,6 @@ def test_names_that_are_no_utf8_can_be_opened(tmp_path: Path) -> None:
     name = os.fsdecode(b"\xff\xfe.toml")
     stamp = dropped(tmp_path / name)
     assert read_beneath(tmp_path, name, stamp, 100) == b"content"
-
-
-@pytest.mark.parametrize(
-    ("content", "zeros"),
-    [
-        (b"", True),
-        (b"\0" * 10, True),
-        (b"x" * 5000 + b"\0" * 4096, True),
-        (b"\0" * 5000 + b"x", False),
-        (b"x" * 100 + b"\0" * 4095, False),
-    ],
-)
-def test_a_tail_of_zeros_tells_a_file_that_is_not_filled_yet(
-    tmp_path: Path, content: bytes, *, zeros: bool
-) -> None:
-    stamp = dropped(tmp_path / "pic.png", content)
-    assert ends_in_zeros(tmp_path, "pic.png", stamp) is zeros
 
 
 def test_no_descriptor_is_left_open(tmp_path: Path) -> None:

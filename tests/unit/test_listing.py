@@ -64,12 +64,9 @@ def test_names_that_are_no_utf8_are_listed(tmp_path: Path) -> None:
         "job.toml~",
         "Thumbs.DB",
         "@eaDir",
-        "result.json",
-        "RESULT.JSON",
         "ERROR.txt",
         "job.log",
         "late.toml.waiting.txt",
-        "job.sync-conflict-20260101-101010-ABC.toml",
     ],
 )
 def test_by_products_of_programs_and_our_own_files_are_ignored(name: str) -> None:

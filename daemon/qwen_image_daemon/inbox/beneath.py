@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from qwen_image_daemon.inbox.listing import Stamp
@@ -10,7 +10,6 @@ from qwen_image_daemon.spool.durable import copy_synced, opened
 from qwen_image_daemon.spool.records import FileRecord
 
 CHUNK = 1 << 20
-TAIL = 4096
 
 _FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
 
@@ -53,35 +52,30 @@ def read_beneath(root: Path, relative: str, expected: Stamp, limit: int) -> byte
         return content
 
 
-def copy_beneath(root: Path, relative: str, expected: Stamp, target: Path) -> FileRecord:
+def copy_beneath(
+    root: Path, relative: str, expected: Stamp, target: Path, alive: Callable[[], None] = lambda: None
+) -> FileRecord:
     """Copy a file to `target`, on the disk when this returns, and give its size and hash.
+
+    `alive` is called after each piece: a share may be slow.
 
     Raises ChangedMeanwhile where it changed before or during the copy, OSError where reading or writing fails.
     """
     with opened(open_beneath(root, relative, expected)) as descriptor:
-        size, digest = copy_synced(_chunks(descriptor, relative, expected.size), target)
+        size, digest = copy_synced(_chunks(descriptor, relative, expected.size, alive), target)
         _check_unchanged(descriptor, relative, expected)
     return FileRecord(path=relative, size_bytes=size, sha256=digest)
 
 
-def _chunks(descriptor: int, relative: str, most: int) -> Iterator[bytes]:
+def _chunks(descriptor: int, relative: str, most: int, alive: Callable[[], None]) -> Iterator[bytes]:
     read = 0
     while chunk := os.read(descriptor, CHUNK):
+        alive()
         read += len(chunk)
         if read > most:
             # It grows while we read: without an end we would fill the spool's disk.
             raise ChangedMeanwhile(relative)
         yield chunk
-
-
-def ends_in_zeros(root: Path, relative: str, expected: Stamp) -> bool:
-    """Say whether the last 4 KiB are all zero: a client that preallocates shows the full size before the content.
-
-    Decoders do not notice: a JPEG with a zero-filled second half loads without an error.
-    """
-    with opened(open_beneath(root, relative, expected)) as descriptor:
-        tail = os.pread(descriptor, TAIL, max(0, expected.size - TAIL))
-        return not any(tail)
 
 
 def _check_unchanged(descriptor: int, relative: str, expected: Stamp) -> None:

@@ -1,15 +1,16 @@
 """The last step of taking a drop: once the spool holds it, the inbox lets go of it. Safe to repeat."""
 
 import hashlib
-import stat
-import time
+import shutil
+from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 import structlog
 
-from qwen_image_daemon.inbox.claims import Claims
-from qwen_image_daemon.inbox.names import printable
+from qwen_image_daemon.inbox.claims import Claim, Claims
 from qwen_image_daemon.spool.durable import sync_folder
+from qwen_image_daemon.spool.identity import ID_LENGTH, time_of_id
+from qwen_image_daemon.spool.records import FileRecord, JobRecord
 from qwen_image_daemon.spool.spool import Entry, Spool
 
 log = structlog.get_logger(__name__)
@@ -18,8 +19,8 @@ TAKEN = ".taken"
 _NAME_BYTES = 120
 
 
-def hand_over(inbox: Path, path: str, job_id: str) -> None:
-    """Rename a taken job file into `.taken`, where it stays for a while. Does nothing where it is gone already."""
+def hand_over(inbox: Path, path: str, job_id: str) -> bool:
+    """Rename a taken drop, file or folder, into `.taken`, where it stays for a while. False where it is gone."""
     name = PurePosixPath(path).name
     # Names may be 255 bytes long already; the end holds the suffix.
     kept = name.encode(errors="surrogateescape")[-_NAME_BYTES:].decode(errors="ignore")
@@ -28,40 +29,78 @@ def hand_over(inbox: Path, path: str, job_id: str) -> None:
         (inbox / TAKEN).mkdir(exist_ok=True)
         (inbox / path).rename(inbox / TAKEN / f"{job_id}-{kept}")
     except FileNotFoundError:
-        return
+        return False
     sync_folder(inbox / TAKEN)
     sync_folder((inbox / path).parent)
+    return True
 
 
-def finish_hand_overs(inbox: Path, spool: Spool, claims: Claims) -> None:
-    """Settle the claims of a take-in that died: finish what the spool holds, free what it does not.
+def finish_hand_overs(inbox: Path, spool: Spool, claims: Claims, *, shared: bool) -> None:
+    """Settle what a take-in that died left in `incoming`, and its claims. Copies in `tmp` are thrown away before.
 
     A source that is another file than the one that was copied is a new drop, and stays.
     """
-    for claim in claims.ours():
-        entry = spool.find(claim.job_id)
-        if entry is not None and _same(inbox / claim.path, entry):
-            hand_over(inbox, claim.path, claim.job_id)
-            log.info("drop.handed_over_late", id=claim.job_id, file=printable(claim.path))
+    ours = {claim.job_id: claim for claim in claims.ours()}
+    taken = {path.name[:ID_LENGTH] for path in (inbox / TAKEN).iterdir()}
+    for entry in spool.entries(spool.incoming):
+        if entry.id in taken or _finish(inbox, entry, ours.get(entry.id), shared=shared):
+            spool.let_in(entry)
+            log.info("drop.let_in_late", id=entry.id)
+        else:
+            spool.withdraw(entry)
+            log.warning("drop.withdrawn", id=entry.id, reason="another daemon took it, or it was taken back")
+    for claim in ours.values():
         claims.release(claim.path)
-    claims.drop_torn()
+    if not shared:
+        claims.drop_torn()
 
 
-def forget_old_taken(inbox: Path, days: float) -> None:
-    """Delete what has lain in `.taken` for longer than `days`, by our own change time of the rename."""
-    oldest = time.time() - days * 86_400
-    for path in (inbox / TAKEN).iterdir():
-        status = path.lstat()
-        if stat.S_ISREG(status.st_mode) and status.st_ctime < oldest:
+def _finish(inbox: Path, entry: Entry, claim: Claim | None, *, shared: bool) -> bool:
+    """Take the drop of a committed job away if it is still there; say whether the job is ours to run."""
+    try:
+        record = entry.record()
+    except (FileNotFoundError, ValueError):
+        # Let in all the same: the render loop gives it out as broken, and its drop stays where it is.
+        return True
+    path, witness = (claim.path, claim.witness) if claim else (record.source.path, record.source.path)
+    if claim is None and shared:
+        return False
+    if _same(inbox / witness, record):
+        return hand_over(inbox, path, entry.id)
+    # Gone, or another file by now. Alone on this inbox, nobody but us has taken what was committed.
+    return not shared
+
+
+def forget_old_taken(inbox: Path, days: float, most_bytes: int, now: datetime) -> None:
+    """Delete from `.taken` what is older than `days`, and the oldest of what is more than `most_bytes` in all.
+
+    Age goes by the id in each name, which our own clock made: file times may be another machine's.
+    """
+    kept = 0
+    for path in sorted((inbox / TAKEN).iterdir(), reverse=True):
+        taken_at = time_of_id(path.name)
+        if taken_at is None:
+            continue
+        kept += _bytes_below(path)
+        if now - taken_at < timedelta(days=days) and kept <= most_bytes:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
             path.unlink(missing_ok=True)
 
 
-def _same(source: Path, entry: Entry) -> bool:
+def _bytes_below(path: Path) -> int:
+    files = path.rglob("*") if path.is_dir() and not path.is_symlink() else [path]
+    return sum(file.lstat().st_size for file in files)
+
+
+def _same(source: Path, record: JobRecord) -> bool:
+    known: FileRecord = record.source
     try:
-        record = entry.record()
-        if source.stat(follow_symlinks=False).st_size != record.source.size_bytes:
+        if source.stat(follow_symlinks=False).st_size != known.size_bytes:
             return False
         # Oversized files were never hashed; their size has to do.
-        return record.source.sha256 in {"", hashlib.sha256(source.read_bytes()).hexdigest()}
-    except (OSError, ValueError):
+        return known.sha256 in {"", hashlib.sha256(source.read_bytes()).hexdigest()}
+    except OSError:
         return False

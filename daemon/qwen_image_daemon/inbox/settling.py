@@ -1,6 +1,6 @@
 """When is a dropped file whole? When it was quiet, or renamed into place. Decides purely; time is handed in."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from qwen_image_daemon.inbox.listing import Stamp
@@ -30,11 +30,12 @@ class Settling:
     def observe(self, listing: Mapping[str, Stamp], renamed: Collection[str], *, now: float) -> frozenset[str]:
         """Take one look in, and give the paths that are quiet.
 
-        `renamed` names the files that were renamed into place since the last look: such a file is whole at once,
-        and stays so until it changes.
+        `renamed` names what was renamed into place since the last look: such a file, and all in such a folder, is
+        whole at once, and stays so until it changes.
         """
+        whole = _files_of(listing, frozenset(renamed)) if renamed else frozenset()
         self._seen = {
-            path: self._look(self._seen.get(path), stamp, path in renamed, now) for path, stamp in listing.items()
+            path: self._look(self._seen.get(path), stamp, path in whole, now) for path, stamp in listing.items()
         }
         return frozenset(path for path, seen in self._seen.items() if self._quiet(seen, now))
 
@@ -45,3 +46,15 @@ class Settling:
 
     def _quiet(self, seen: _Seen, now: float) -> bool:
         return seen.whole or (seen.looks >= LOOKS and now - seen.since >= self._settle_seconds)
+
+
+def _files_of(listing: Collection[str], renamed: frozenset[str]) -> frozenset[str]:
+    """Give the files that were renamed themselves, or with one of the folders that they are in."""
+    return frozenset(path for path in listing if path in renamed or any(up in renamed for up in _folders(path)))
+
+
+def _folders(path: str) -> Iterator[str]:
+    end = path.find("/")
+    while end >= 0:
+        yield path[:end]
+        end = path.find("/", end + 1)

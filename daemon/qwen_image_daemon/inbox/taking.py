@@ -1,40 +1,36 @@
-"""One look at the inbox: which drops are ready, and their way into the spool."""
+"""One look at the inbox: which drops are ready, and what the others wait for."""
 
-import secrets
-import shutil
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
 import structlog
 
-from qwen_image_daemon.inbox.beneath import ChangedMeanwhile, copy_beneath, ends_in_zeros, read_beneath
+from qwen_image_daemon.inbox.admission import Admission, Claimed, Ready
+from qwen_image_daemon.inbox.arrival import sign_of_writing
+from qwen_image_daemon.inbox.beneath import ChangedMeanwhile, read_beneath
 from qwen_image_daemon.inbox.claims import Claims
-from qwen_image_daemon.inbox.handover import hand_over
+from qwen_image_daemon.inbox.drops import Drop, Drops, sort_out
+from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
-from qwen_image_daemon.inbox.names import is_job, kept_name, printable
-from qwen_image_daemon.inbox.pictures import UnfitPicture, check_size, upright_size
+from qwen_image_daemon.inbox.names import is_conflict, kept_name, printable
+from qwen_image_daemon.inbox.pictures import UnfitPicture, check_size
+from qwen_image_daemon.inbox.requests import Requests
 from qwen_image_daemon.inbox.settling import Settling
 from qwen_image_daemon.inbox.spellings import spellings
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
-from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.jobs.models import AnyJob, source_images
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
+from qwen_image_daemon.jobs.paths import fault_of_image_path
 from qwen_image_daemon.jobs.problems import Problem, Rejection
-from qwen_image_daemon.jobs.reading import read_job
-from qwen_image_daemon.jobs.resolution import resolve
-from qwen_image_daemon.logs import job_log
-from qwen_image_daemon.settings import InboxSettings
+from qwen_image_daemon.jobs.reading import job_text_of_recipe, read_job, read_recipe
 from qwen_image_daemon.spool.identity import natural_order
-from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome, ProblemRecord
-from qwen_image_daemon.spool.spool import DROPPED, INPUTS, Entry, Spool
+from qwen_image_daemon.spool.watermark import Watermark
 
 log = structlog.get_logger(__name__)
 
-MAX_SEED_BY_LOT = 2**31
-"""Seeds drawn by lot stay short enough to be typed again."""
+_CONFLICT_REASON = "is a copy that Syncthing could not merge, and is not run. Rename it, or delete it"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +40,11 @@ class Look:
     taken: int
     """Drops that were accepted or refused."""
     waiting: Mapping[str, str]
-    """Job files that wait, with the reason, by path."""
+    """Files that wait, with the reason, by path."""
     unsettled: bool
     """Something is still changing, or was seen for the first time: look again soon."""
+    shortage: str | None = None
+    """Why nothing more is accepted: the spool's disk is nearly full."""
 
 
 class TakeIn:
@@ -54,76 +52,127 @@ class TakeIn:
 
     def __init__(
         self,
-        inbox: Path,
-        spool: Spool,
-        catalogue: Catalogue,
-        settings: InboxSettings,
+        intake: Intake,
+        claims: Claims,
         clock: Callable[[], datetime],
+        alive: Callable[[], None] = lambda: None,
     ) -> None:
-        self._inbox = inbox
-        self._spool = spool
-        self._catalogue = catalogue
-        self._settings = settings
-        self._clock = clock
-        self._claims = Claims(inbox)
-        self._settling = Settling(settings.settle_seconds)
-        self._notes = WaitingNotes(inbox)
+        """Prepare to look. `alive` is called after each piece that is copied: a share may be slow."""
+        self._inbox = intake.inbox
+        self._catalogue = intake.catalogue
+        self._settings = intake.settings
+        self._admission = Admission(intake, claims, clock, alive)
+        self._requests = Requests(intake.inbox, intake.spool, clock)
+        self._watermark = Watermark(intake.spool.root, intake.limits)
+        self._settling = Settling(intake.settings.settle_seconds)
+        self._notes = WaitingNotes(intake.inbox)
         self._read: dict[str, tuple[Stamp, AnyJob | Rejection]] = {}
-        self._sequence = spool.next_sequence()
 
     def look(self, renamed: Collection[str], *, now: float, go_on: Callable[[], bool] = lambda: True) -> Look:
-        """List the inbox, and take what is ready. `now` is in monotonic seconds. Raises OSError.
+        """List the inbox, do what is requested, and take what is ready. `now` is in monotonic seconds.
 
-        `go_on` is asked before each drop: one look may take thousands.
+        Raises OSError; `admit` says when only a new start helps. `go_on` is asked before each drop: one look may
+        take thousands.
         """
         listing = list_inbox(self._inbox)
         quiet = self._settling.observe(listing, renamed, now=now)
         self._read = {path: read for path, read in self._read.items() if path in listing}
-        waiting: dict[str, str] = {}
+        found = sort_out(listing)
+        waiting = {path: _CONFLICT_REASON for path in listing if is_conflict(path)}
+        waiting |= self._requests.follow(listing, found.drops)
         taken = 0
-        for path in sorted(filter(is_job, quiet), key=natural_order):
+        ready_to_look_at = [drop for drop in found.drops if all(file in quiet for file in _files(drop, found))]
+        for drop in sorted(ready_to_look_at, key=lambda drop: natural_order(drop.path)):
             if not go_on():
                 # The notes stay as they are: what was not looked at may be waiting still.
                 return Look(taken, waiting, unsettled=True)
+            shortage = self._watermark.shortage()
+            if shortage is not None:
+                return Look(taken, waiting, unsettled=False, shortage=shortage)
             try:
-                reason = self._take_if_ready(path, listing, quiet)
+                ready = self._ready(drop, found, listing, quiet)
+                if isinstance(ready, Ready):
+                    self._admission.admit(ready)
+                    taken += 1
+                else:
+                    waiting[drop.path] = ready
             except ChangedMeanwhile:
                 continue
+            except Claimed as claimed:
+                # On a shared inbox that is the normal way of things.
+                if not self._settings.shared:
+                    waiting[drop.path] = str(claimed)
             except PermissionError as error:
                 # Others' drops go on; this one says why it does not.
-                reason = f"cannot be taken: {error.strerror}. Let the daemon's user read it"
-            if reason is None:
-                taken += 1
-            else:
-                waiting[path] = reason
+                waiting[drop.path] = f"cannot be taken: {error.strerror}. Let the daemon's user read and move it"
         self._notes.update(waiting)
         return Look(taken, waiting, unsettled=len(quiet) < len(listing))
 
-    def _take_if_ready(self, path: str, listing: Mapping[str, Stamp], quiet: Collection[str]) -> str | None:
-        """Take one job file, or say what it waits for."""
-        job = self._read_once(path, listing[path])
+    def _ready(
+        self, drop: Drop, found: Drops, listing: Mapping[str, Stamp], quiet: Collection[str]
+    ) -> Ready | str:
+        """Give a drop with all that it needs, or say what it waits for."""
+        own = {path: listing[path] for path in _own_files(drop, found)}
+        sign = self._sign_of_writing(own)
+        if sign is not None:
+            return sign
+        if drop.kind == "picture":
+            return self._by_recipe(drop, listing[drop.job_file], listing[drop.path])
+        if drop.kind == "misplaced":
+            return Ready(drop, Rejection((_misplaced(drop),)), own, {})
+        job = self._read_once(drop.job_file, listing[drop.job_file])
         if isinstance(job, Rejection):
-            return self._take(path, listing, job, {})
-        # The job's name for each picture, and where that lies in the inbox.
-        pictures = {name: _place(path, name, listing) for name in source_images(job)}
-        for name, place in pictures.items():
-            if place not in listing:
-                return f"waits for the picture {name}, which is not there yet"
-            if place not in quiet or ends_in_zeros(self._inbox, place, listing[place]):
-                return f"waits for the picture {name}, which is still being written"
-        oversized = self._oversized(path, {name: listing[place].size for name, place in pictures.items()})
-        if oversized:
-            return self._take(path, listing, Rejection(oversized), {})
-        return self._take(path, listing, job, pictures)
+            return Ready(drop, job, own, {})
+        return self._with_pictures(drop, job, own, listing, quiet)
 
-    def _oversized(self, path: str, sizes: Mapping[str, int]) -> tuple[Problem, ...]:
-        problems: list[Problem] = []
-        for name, size_bytes in sizes.items():
+    def _with_pictures(
+        self,
+        drop: Drop,
+        job: AnyJob,
+        own: Mapping[str, Stamp],
+        listing: Mapping[str, Stamp],
+        quiet: Collection[str],
+    ) -> Ready | str:
+        pictures: dict[str, str] = {}
+        for name in source_images(job):
+            place = _place(drop, name, listing)
+            if place is None:
+                return f"waits for the picture {name}, which is not there yet"
+            if place not in quiet or self._sign_of_writing({place: listing[place]}) is not None:
+                return f"waits for the picture {name}, which is still being written"
+            pictures[name] = place
+        stamps = {place: listing[place] for place in pictures.values()}
+        oversized = self._oversized(drop, {name: stamps[place].size for name, place in pictures.items()})
+        if oversized is not None:
+            return Ready(drop, oversized, own, {})
+        return Ready(drop, job, {**own, **stamps}, pictures)
+
+    def _by_recipe(self, drop: Drop, recipe_stamp: Stamp, stamp: Stamp) -> Ready | str:
+        """Make a picture and its folder's recipe into one job, or say what is wrong with the recipe."""
+        recipe = PurePosixPath(printable(drop.job_file)).name
+        text = read_beneath(self._inbox, drop.job_file, recipe_stamp, MAX_JOB_BYTES + 1)
+        name = _sound_name(drop.path)
+        job = read_recipe(text, recipe, self._catalogue, name)
+        if isinstance(job, Rejection):
+            return f"waits until its recipe is right. {job}"
+        job_file = kept_name(f"{PurePosixPath(drop.path).stem}{PurePosixPath(recipe).suffix}")
+        composed = (job_file, job_text_of_recipe(text, recipe, name))
+        files = {drop.path: stamp, drop.job_file: recipe_stamp}
+        return Ready(drop, self._oversized(drop, {name: stamp.size}) or job, files, {name: drop.path}, composed)
+
+    def _sign_of_writing(self, files: Mapping[str, Stamp]) -> str | None:
+        signs = (sign_of_writing(self._inbox, path, stamp) for path, stamp in files.items())
+        return next((sign for sign in signs if sign is not None), None)
+
+    def _oversized(self, drop: Drop, sizes: Mapping[str, int]) -> Rejection | None:
+        problems = []
+        for name, size in sizes.items():
             try:
-                check_size(size_bytes, self._settings)
+                check_size(size, self._settings)
             except UnfitPicture as unfit:
-                problems.append(_complaint(path, name, unfit))
-        return tuple(problems)
+                where = f"{PurePosixPath(printable(drop.witness)).name}: {name}"
+                problems.append(Problem(where=where, what=str(unfit), fix=unfit.fix))
+        return Rejection(tuple(problems)) if problems else None
 
     def _read_once(self, path: str, stamp: Stamp) -> AnyJob | Rejection:
         known = self._read.get(path)
@@ -135,96 +184,33 @@ class TakeIn:
         self._read[path] = (stamp, job)
         return job
 
-    def _take(
-        self, path: str, listing: Mapping[str, Stamp], job: AnyJob | Rejection, pictures: Mapping[str, str]
-    ) -> str | None:
-        """Claim, copy, commit, take away. Gives None, or why the drop waits on."""
-        entry = self._spool.begin(self._clock())
-        try:
-            first = self._claims.claim(path, entry.id)
-        except OSError:
-            shutil.rmtree(entry.folder, ignore_errors=True)
-            raise
-        if first is not None:
-            shutil.rmtree(entry.folder)
-            return f"is claimed by {first.host}"
-        try:
-            with job_log(entry.log_file, entry.id):
-                record = self._copy(path, listing, job, pictures, entry)
-                self._commit(entry, record, job)
-        except (ChangedMeanwhile, OSError):
-            # Nothing is committed: the drop stays where it is, and is looked at again.
-            shutil.rmtree(entry.folder, ignore_errors=True)
-            self._claims.release(path)
-            raise
-        hand_over(self._inbox, path, entry.id)
-        self._claims.release(path)
-        return None
 
-    def _copy(
-        self,
-        path: str,
-        listing: Mapping[str, Stamp],
-        job: AnyJob | Rejection,
-        pictures: Mapping[str, str],
-        entry: Entry,
-    ) -> JobRecord:
-        if listing[path].size <= MAX_JOB_BYTES:
-            target = entry.folder / DROPPED / kept_name(path)
-            source = copy_beneath(self._inbox, path, listing[path], target)
-            source = source.model_copy(update={"path": printable(path)})
-        else:
-            # Refused for its size: it is kept in the inbox's `.taken`, not carried through spool and outbox.
-            source = FileRecord(path=printable(path), size_bytes=listing[path].size, sha256="")
-        inputs = tuple(
-            copy_beneath(self._inbox, place, listing[place], entry.folder / INPUTS / name).model_copy(
-                update={"path": name}
-            )
-            for name, place in pictures.items()
-        )
-        stem = PurePosixPath(printable(path)).stem
-        title = stem if isinstance(job, Rejection) else job.name or stem
-        self._sequence += 1
-        return JobRecord(
-            id=entry.id,
-            name=title,
-            sequence=self._sequence,
-            received_at=self._clock(),
-            source=source,
-            inputs=inputs,
-        )
-
-    def _commit(self, entry: Entry, record: JobRecord, job: AnyJob | Rejection) -> None:
-        problems = job.problems if isinstance(job, Rejection) else ()
-        sizes: dict[str, Size] = {}
-        for picture in record.inputs:
-            try:
-                sizes[picture.path] = upright_size(entry.input_path(picture.path), self._settings)
-            except UnfitPicture as unfit:
-                problems = (*problems, _complaint(record.source.path, picture.path, unfit))
-        if isinstance(job, Rejection) or problems:
-            reports = tuple(ProblemRecord.of(problem) for problem in problems)
-            outcome = Outcome(status="refused", finished_at=self._clock(), problems=reports)
-            # Logged first: once committed, the entry and its log are the next loop's.
-            log.warning("drop.refused", file=record.source.path, problems=len(problems))
-            self._spool.refuse(entry, record, outcome)
-            return
-        effective = resolve(
-            job,
-            self._catalogue,
-            seed=secrets.randbelow(MAX_SEED_BY_LOT),
-            source=next(iter(sizes.values()), None),
-        )
-        log.info("job.accepted", file=record.source.path, images=job.num_images, task=job.task)
-        self._spool.admit(entry, record.model_copy(update={"requested": job, "effective": effective}))
+def _own_files(drop: Drop, found: Drops) -> tuple[str, ...]:
+    """Give the files that are taken away with a drop."""
+    return found.members[drop.path] if drop.kind == "folder" else (drop.path,)
 
 
-def _place(path: str, name: str, listing: Mapping[str, Stamp]) -> str:
-    """Say where the picture lies that a job names, or where it ought to lie."""
-    beside = PurePosixPath(path).parent
-    places = [(beside / spelling).as_posix() for spelling in spellings(name)]
-    return next((place for place in places if place in listing), places[0])
+def _files(drop: Drop, found: Drops) -> tuple[str, ...]:
+    """Give the files that must be quiet before a drop is looked at."""
+    return (drop.path, drop.job_file) if drop.kind == "picture" else _own_files(drop, found)
 
 
-def _complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
-    return Problem(where=f"{PurePosixPath(printable(path)).name}: {picture}", what=str(unfit), fix=unfit.fix)
+def _place(drop: Drop, name: str, listing: Mapping[str, Stamp]) -> str | None:
+    """Find a picture that a job names."""
+    beside = PurePosixPath(drop.job_file).parent
+    places = ((beside / spelling).as_posix() for spelling in spellings(name))
+    return next((place for place in places if place in listing), None)
+
+
+def _sound_name(path: str) -> str:
+    """Give the name under which a job may name a dropped picture, whatever it is called."""
+    name = kept_name(path)
+    return name if fault_of_image_path(name) is None else f"source{PurePosixPath(name).suffix.lower()}"
+
+
+def _misplaced(drop: Drop) -> Problem:
+    return Problem(
+        where=PurePosixPath(printable(drop.path)).name,
+        what="this folder has a recipe, so that it takes pictures only.",
+        fix="Drop the job file into another folder.",
+    )

@@ -4,10 +4,11 @@ import os
 import threading
 import time
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self
 
 import structlog
 from watchdog.events import (
+    DirMovedEvent,
     FileClosedEvent,
     FileCreatedEvent,
     FileDeletedEvent,
@@ -21,14 +22,24 @@ from watchdog.observers.inotify import InotifyFullEmitter
 
 from qwen_image_daemon.inbox.names import is_ignored
 from qwen_image_daemon.loop_control import Stopping
+from qwen_image_daemon.spool.mounts import mount_of
 
 log = structlog.get_logger(__name__)
 
 _GLANCE_SECONDS = 0.1
 """How long a stop may go unnoticed while waiting."""
 
+WatchKind = Literal["auto", "events", "rescan"]
+
 # Opening and reading are left out: our own looking must not wake us.
-_TELLING = (FileCreatedEvent, FileModifiedEvent, FileMovedEvent, FileClosedEvent, FileDeletedEvent)
+_TELLING = (
+    DirMovedEvent,
+    FileCreatedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileClosedEvent,
+    FileDeletedEvent,
+)
 
 
 class _Bell(FileSystemEventHandler):
@@ -43,7 +54,7 @@ class _Bell(FileSystemEventHandler):
     def on_any_event(self, event: FileSystemEvent) -> None:
         if not isinstance(event, _TELLING):
             return
-        renamed = isinstance(event, FileMovedEvent)
+        renamed = isinstance(event, DirMovedEvent | FileMovedEvent)
         path = Path(os.fsdecode(event.dest_path if renamed else event.src_path))
         if not path.is_relative_to(self._inbox):
             return
@@ -65,8 +76,9 @@ class _Bell(FileSystemEventHandler):
 class InboxWatch:
     """Wakes a waiting loop when something happens in the inbox. Enter it to begin watching, leave it to end."""
 
-    def __init__(self, inbox: Path) -> None:
+    def __init__(self, inbox: Path, watch: WatchKind = "auto") -> None:
         self._inbox = inbox
+        self._kind: WatchKind = watch
         self._bell = _Bell(inbox)
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
@@ -88,6 +100,9 @@ class InboxWatch:
         if (status.st_dev, status.st_ino) == self._watched:
             return
         self._end()
+        self._watched = (status.st_dev, status.st_ino)
+        if not self._brings_events():
+            return
         # The full emitter tells of files renamed in from outside as moved; the plain one calls them created.
         observer = BaseObserver(InotifyFullEmitter)
         try:
@@ -98,7 +113,19 @@ class InboxWatch:
             log.warning("inbox.unwatched", reason=str(error))
         else:
             self._observer = observer
-        self._watched = (status.st_dev, status.st_ino)
+
+    def _brings_events(self) -> bool:
+        """Say whether file events tell of what is dropped. On a share they tell only of what this machine does.
+
+        There the rescan does it all: a PollingObserver over 100,000 files took 41 % of a core and 242 MB, our own
+        listing takes half a second.
+        """
+        if self._kind != "auto":
+            return self._kind == "events"
+        mount = mount_of(self._inbox)
+        if mount.is_shared:
+            log.info("inbox.rescanned", file_system=mount.type, reason="others' changes bring no events here")
+        return not mount.is_shared
 
     def renamed(self) -> frozenset[str]:
         """Give the paths that were renamed into place since the last call."""

@@ -78,6 +78,9 @@ class GenerationParameters(StrictModel):
     """Image k is drawn from seed + k, counted from 0. Drawn by lot, and recorded, where it is left out."""
     num_images: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = 1
     """How many pictures to draw, each from its own seed."""
+    id: Annotated[str, Field(min_length=1, max_length=120)] | None = None
+    """A sender's own key, so that a job that is sent twice is done once: the same id with the same files is
+    answered with the earlier result, with other files it is refused. A job that failed may be sent again."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     """Jobs of higher priority are taken first; equal ones in the order of their arrival."""
     output: Output = Output()

@@ -1,6 +1,8 @@
 """Reading a job file: bytes in; a job, or everything that is wrong with it at once, out."""
 
+import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.checking import check
@@ -12,6 +14,14 @@ from qwen_image_daemon.jobs.quoting import escaped, key_name
 MAX_PROBLEMS = 20
 """How many problems are written out; the rest is counted."""
 
+_NOT_IN_RECIPES = {
+    "image": (
+        "a recipe names no picture.",
+        "Take it out: each picture that is dropped beside the recipe is drawn.",
+    ),
+    "id": ("a recipe has no id, for it is many jobs.", "Take it out."),
+}
+
 
 def read_job(content: bytes, filename: str, catalogue: Catalogue) -> AnyJob | Rejection:
     """Parse and validate one job file. Never raises for anything a person wrote.
@@ -21,6 +31,34 @@ def read_job(content: bytes, filename: str, catalogue: Catalogue) -> AnyJob | Re
     document = parse(content, filename)
     if isinstance(document, Problem):
         return Rejection((document,))
+    return _checked(document, filename, catalogue)
+
+
+def read_recipe(content: bytes, filename: str, catalogue: Catalogue, picture: str) -> AnyJob | Rejection:
+    """Parse and validate a recipe: a job without its picture, which is then `picture`. Never raises either."""
+    document = parse(content, filename)
+    if isinstance(document, Problem):
+        return Rejection((document,))
+    faults = [Fault((key,), *_NOT_IN_RECIPES[key]) for key in _NOT_IN_RECIPES if key in document.values]
+    if faults:
+        return _rejection([*document.faults, *faults], document, filename)
+    with_picture = replace(document, values={**document.values, "image": picture})
+    return _checked(with_picture, filename, catalogue)
+
+
+def job_text_of_recipe(content: bytes, filename: str, picture: str) -> bytes:
+    """Give the job file that a valid recipe stands for, with its picture named: what a result folder holds."""
+    document = parse(content, filename)
+    if isinstance(document, Problem):
+        raise ValueError(str(document))  # noqa: TRY004  a caller's mistake, not a wrong type
+    # TOML's basic strings know all of JSON's escapes.
+    named = json.dumps(picture, ensure_ascii=False)
+    if document.syntax == "json":
+        return json.dumps({"image": picture, **document.values}, indent=2, ensure_ascii=False).encode() + b"\n"
+    return f"image = {named}\n{document.text}".encode()
+
+
+def _checked(document: Document, filename: str, catalogue: Catalogue) -> AnyJob | Rejection:
     job = check(document.values, catalogue)
     if not isinstance(job, tuple) and not document.faults:
         return job

@@ -1,13 +1,46 @@
-"""`ERROR.txt`: what went wrong and what to do, for the person who dropped the job."""
+"""`ERROR.txt`, `CANCELLED.txt`, `ALREADY-SENT.txt`: what happened and what to do, for who dropped the job."""
 
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 
-ERROR = "ERROR.txt"
+ERROR, CANCELLED, DUPLICATE = "ERROR.txt", "CANCELLED.txt", "ALREADY-SENT.txt"
 
 
-def error_letter(record: JobRecord, outcome: Outcome) -> str:
-    """Write the letter for a job that was refused or failed."""
-    return f"{_refused(record, outcome) if outcome.status == 'refused' else _failed(record, outcome)}\n"
+def letter_for(record: JobRecord, outcome: Outcome) -> tuple[str, str]:
+    """Write the letter for a job that did not succeed. Gives its file's name, and its text."""
+    match outcome.status:
+        case "cancelled":
+            return CANCELLED, f"{_cancelled(record, outcome)}\n"
+        case "duplicate":
+            return DUPLICATE, f"{_duplicate(record, outcome)}\n"
+        case "refused":
+            return ERROR, f"{_refused(record, outcome)}\n"
+        case _:
+            return ERROR, f"{_failed(record, outcome)}\n"
+
+
+def _cancelled(record: JobRecord, outcome: Outcome) -> str:
+    by = outcome.cancelled_by or "somebody"
+    wanted = record.to_do().num_images
+    drawn = (
+        f"{len(outcome.images)} of its {wanted} pictures were finished before; they are in this folder."
+        if outcome.images
+        else "None of its pictures was finished."
+    )
+    return (
+        f"{record.name} ({record.source.path}) was cancelled by {by}. {drawn}\n\n"
+        "To run it again, move this folder back into the inbox, or say `qwen-image-daemon retry` with its id:\n"
+        f"  {record.id}\n"
+        "It is then drawn from its first picture."
+    )
+
+
+def _duplicate(record: JobRecord, outcome: Outcome) -> str:
+    key = record.requested.id if record.requested else None
+    return (
+        f"{record.name} ({record.source.path}) was sent before with the id {key}, and was not run again.\n\n"
+        f"Its result is, or will be, in the folder whose name ends in {outcome.earlier}.\n"
+        "  To draw it once more, give it another id, or none."
+    )
 
 
 def _refused(record: JobRecord, outcome: Outcome) -> str:
@@ -30,7 +63,9 @@ def _failed(record: JobRecord, outcome: Outcome) -> str:
         else ""
     )
     tried = f"It was tried {tries}." if outcome.attempts else "It was not begun."
+    details = "".join(f"  {line}\n" for line in report.details) if report else ""
+    known = f"What is known:\n{details}\n" if details else ""
     return (
-        f"{record.name} ({record.source.path}) failed. {tried}{drawn}\n\n{what}\n  {fix}\n\n"
+        f"{record.name} ({record.source.path}) failed. {tried}{drawn}\n\n{what}\n  {fix}\n\n{known}"
         "To try again, copy the job file and its pictures from this folder back into the inbox."
     )

@@ -1,51 +1,74 @@
 """The give-out loop: publish what is rendered, carry the status out. The only one that touches the outbox."""
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 
+from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl
-from qwen_image_daemon.outbox.publishing import FAILED, discard_unfinished, publish
+from qwen_image_daemon.outbox.clearing import discard_unfinished, forget_old_results
+from qwen_image_daemon.outbox.publishing import FAILED, publish
 from qwen_image_daemon.outbox.status import STATUS
+from qwen_image_daemon.settings import OutboxSettings, SpoolSettings
+from qwen_image_daemon.spool.clearing import forget_old_jobs
 from qwen_image_daemon.spool.durable import replace_content
+from qwen_image_daemon.spool.places import Place
 from qwen_image_daemon.spool.records import ErrorReport
 from qwen_image_daemon.spool.reports import GIVE_OUT_REPORT, GiveOutReport, unwritten_is_logged
 from qwen_image_daemon.spool.spool import Entry, Spool
 
 log = structlog.get_logger(__name__)
 
-_ALLOWANCE_SECONDS = 300.0
-"""Copying a large result to a slow share may take long."""
+_CLEARING_SECONDS = 3600.0
 
 
-def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
+@dataclass(frozen=True, slots=True)
+class Outlet:
+    """Where results come from, where they go, and by which rules."""
+
+    spool: Spool
+    outbox: Path
+    settings: OutboxSettings
+    limits: SpoolSettings
+
+
+def give_out(outlet: Outlet, control: LoopControl) -> None:
     """Publish finished jobs until asked to stop, or until no more can come and none is left.
 
     Raises GaveUp where it drains and the outbox fails.
     """
+    spool, outbox = outlet.spool, outlet.outbox
     carrier = _StatusCarrier(spool, outbox)
+    place = Place("outbox", outbox, spool)
     troubles = 0
-    prepared = False
+    clear_at = 0.0
+
+    def alive() -> None:
+        control.beat(control.share_timeout_seconds)
+
     while not control.stopping.is_asked():
-        control.beat(_ALLOWANCE_SECONDS)
+        alive()
         upstream_ended = control.no_more()
         try:
-            if not prepared:
-                prepare_outbox(outbox)
-                discard_unfinished(outbox)
-                prepared = True
+            # Each time anew: nothing may be written below the bare mount point of a share that went away.
+            place.enter()
+            if time.monotonic() >= clear_at:
+                clear_at = time.monotonic() + _CLEARING_SECONDS
+                _clear_up(outlet)
             carrier.carry()
             for entry in spool.entries(spool.rendered):
                 if control.stopping.is_asked():
                     return
                 _settle_unreadable(spool, entry)
                 with job_log(entry.log_file, entry.id):
-                    log.info("result.published", folder=str(publish(entry, outbox)))
+                    log.info("result.published", folder=str(publish(entry, outbox, alive)))
                 spool.file_done(entry)
-                control.beat(_ALLOWANCE_SECONDS)
+                crash_point("give-out.filed")
+                alive()
                 carrier.carry()
         except (OSError, ValueError) as error:
             # A full disk, a share that is away: what is rendered stays in the spool until it can be given out.
@@ -65,9 +88,14 @@ def give_out(spool: Spool, outbox: Path, control: LoopControl) -> None:
         time.sleep(GLANCE_SECONDS)
 
 
-def prepare_outbox(outbox: Path) -> None:
-    """Make the folders that are missing."""
-    (outbox / FAILED).mkdir(parents=True, exist_ok=True)
+def _clear_up(outlet: Outlet) -> None:
+    discard_unfinished(outlet.outbox)
+    (outlet.outbox / FAILED).mkdir(exist_ok=True)
+    now = datetime.now(UTC)
+    results = forget_old_results(outlet.outbox, outlet.settings, now)
+    jobs = forget_old_jobs(outlet.spool, outlet.limits, now)
+    if results or jobs:
+        log.info("outbox.cleared_up", results=results, jobs=jobs)
 
 
 def _settle_unreadable(spool: Spool, entry: Entry) -> None:

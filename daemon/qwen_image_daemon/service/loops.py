@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, assert_never
 
+from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.loop import take_in
 from qwen_image_daemon.loop_control import LoopControl
-from qwen_image_daemon.outbox.loop import give_out
+from qwen_image_daemon.outbox.loop import Outlet, give_out
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.render.renderer import Renderer
@@ -34,11 +35,11 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
     spool = Spool(folders.spool)
     match name:
         case "take-in":
-            take_in(folders.inbox, spool, settings.catalogue, settings.inbox, control)
+            take_in(Intake(folders.inbox, spool, settings.catalogue, settings.inbox, settings.spool), control)
         case "render":
             render_jobs(spool, settings.render, settings.outbox, _opener(settings, options), control)
         case "give-out":
-            give_out(spool, folders.outbox, control)
+            give_out(Outlet(spool, folders.outbox, settings.outbox, settings.spool), control)
         case _:
             assert_never(name)
 

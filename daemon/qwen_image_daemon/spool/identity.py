@@ -3,7 +3,7 @@
 import re
 import secrets
 import unicodedata
-from datetime import datetime
+from datetime import UTC, datetime
 
 SLUG_LENGTH = 80
 ID_LENGTH = len("20260131-235959-999-c0ffee")
@@ -12,6 +12,14 @@ ID_LENGTH = len("20260131-235959-999-c0ffee")
 def new_id(now: datetime) -> str:
     """Give a fresh id: UTC time to the millisecond, so that names sort, and 24 random bits against collisions."""
     return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{secrets.token_hex(3)}"
+
+
+def time_of_id(name: str) -> datetime | None:
+    """Give the time at the beginning of an id, or of a name that begins with one; None where there is none."""
+    try:
+        return datetime.strptime(name[: len("20260131-235959")], "%Y%m%d-%H%M%S").replace(tzinfo=UTC)
+    except ValueError:
+        return None
 
 
 def slug(name: str) -> str:

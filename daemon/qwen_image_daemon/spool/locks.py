@@ -14,15 +14,14 @@ class Held(Exception):
 @contextmanager
 def lock(path: Path) -> Iterator[None]:
     """Hold `path` as an exclusive lock for the block. Raises Held at once where another process has it."""
-    with path.open("a+", encoding="ascii") as file:
+    path.touch()
+    # Held by a descriptor that cannot write: an open writer would keep an operator from remounting read-only.
+    with path.open(encoding="ascii") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            file.seek(0)
             raise Held(file.read().strip()) from None
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
+        path.write_text(f"{os.getpid()}\n", encoding="ascii")
         yield
 
 

@@ -10,7 +10,7 @@ from qwen_image_daemon.jobs.problems import Problem
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, RenderError, StageSeconds
 
-OutcomeStatus = Literal["succeeded", "failed", "refused"]
+OutcomeStatus = Literal["succeeded", "failed", "refused", "cancelled", "duplicate"]
 
 
 class Record(BaseModel):
@@ -52,7 +52,9 @@ class JobRecord(Record):
     """Order of arrival."""
     received_at: datetime
     source: FileRecord
-    """The job file, relative to the inbox."""
+    """What was dropped, relative to the inbox: the job file, or a recipe's picture."""
+    folder: str = ""
+    """The folder of the inbox into which it was dropped. The outbox mirrors it."""
     inputs: tuple[FileRecord, ...] = ()
     """The pictures that the job reads, relative to the job file."""
     requested: Requested = None
@@ -83,6 +85,14 @@ class ImageRecord(Record):
     save_seconds: float
 
 
+class AttemptMark(Record):
+    """`attempt.N`: written before the accelerator is touched. Its name says later how the attempt ended."""
+
+    began_at: datetime
+    finished_images: int
+    """Pictures that were finished by then: so each mark also tells how far the attempt before it got."""
+
+
 class ErrorReport(Record):
     """Why a job failed, in words for a person."""
 
@@ -90,6 +100,8 @@ class ErrorReport(Record):
     """Class of the error, for programs."""
     what: str
     fix: str
+    details: tuple[str, ...] = ()
+    """What else is known, in lines: how the process died, memory, the end of the job's log."""
 
     @classmethod
     def of(cls, error: RenderError) -> "ErrorReport":
@@ -132,6 +144,10 @@ class Outcome(Record):
     """What was done otherwise than a reader of the job may expect, in sentences."""
     problems: tuple[ProblemRecord, ...] = ()
     error: ErrorReport | None = None
+    earlier: str | None = None
+    """Of a duplicate: the id of the job that was sent before."""
+    cancelled_by: str | None = None
+    """Who asked for the end of a cancelled job."""
     model: ModelInfo | None = None
     memory_before: MemoryInfo | None = None
     memory_after: MemoryInfo | None = None

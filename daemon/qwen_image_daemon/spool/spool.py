@@ -1,6 +1,7 @@
 """The durable queue. A job is where its folder is; a state change is a rename; `ls` shows the state."""
 
 import os
+import secrets
 import shutil
 from datetime import datetime
 from pathlib import Path
@@ -8,9 +9,11 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.spool.durable import move_durably, sync_folder, sync_tree, write_durably, write_synced
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.records import (
+    AttemptMark,
     ErrorReport,
     FileRecord,
     ImageRecord,
@@ -78,19 +81,51 @@ class Entry:
         path = self.image_path(index, suffix)
         path.parent.mkdir(exist_ok=True)
         write_synced(path, content)
+        crash_point("render.image-written")
         write_durably(path.with_suffix(".json"), record.to_bytes())
+        crash_point("render.image-kept")
 
     def begin_attempt(self, now: datetime) -> int:
         """Make an attempt durable before the accelerator is touched. Gives its number, counted from 1."""
         number = 1 + max(self.attempts(), default=0)
-        write_durably(self.folder / f"attempt.{number}", now.isoformat().encode())
+        mark = AttemptMark(began_at=now, finished_images=len(self.finished_images()))
+        write_durably(self.folder / f"attempt.{number}", mark.to_bytes())
+        crash_point("render.attempt-marked")
         return number
 
     def first_attempt_at(self) -> datetime | None:
         """Say when the first attempt began, as far as it is known."""
+        began = (self._mark(number, end) for number, end in self.attempts().items())
+        return min((mark.began_at for mark in began if mark is not None), default=None)
+
+    def died_attempt_at(self) -> datetime | None:
+        """Say when the last attempt began, where it died with its process and that is known."""
+        attempts = self.attempts()
+        last = max(attempts, default=0)
+        mark = self._mark(last, "") if attempts.get(last) == "" else None
+        return None if mark is None else mark.began_at
+
+    def kills(self) -> int:
+        """Count the attempts that died with their process since the last picture was finished."""
+        attempts = self.attempts()
+        if "" not in attempts.values():
+            return 0
+        finished = finished_by_its_end = len(self.finished_images())
+        kills = 0
+        for number in sorted(attempts, reverse=True):
+            if finished_by_its_end < finished:
+                break
+            kills += attempts[number] == ""
+            mark = self._mark(number, attempts[number])
+            # One that lost its content to a power cut says nothing against counting the one before it.
+            finished_by_its_end = finished if mark is None else mark.finished_images
+        return kills
+
+    def _mark(self, number: int, end: str) -> AttemptMark | None:
+        name = f"attempt.{number}.{end}" if end else f"attempt.{number}"
         try:
-            return datetime.fromisoformat(min(path.read_text() for path in self.folder.glob("attempt.*")))
-        except ValueError:
+            return AttemptMark.model_validate_json((self.folder / name).read_bytes())
+        except (FileNotFoundError, ValueError):
             return None
 
     def end_last_attempt(self, how: str) -> None:
@@ -118,17 +153,23 @@ class Entry:
 class Spool:
     """The states of all jobs. Lives on a local disk, in one file system."""
 
-    STATES = ("tmp", "queue", "active", "rendered", "done")
-
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.tmp, self.queue, self.active, self.rendered, self.done = (root / state for state in self.STATES)
+        self.tmp = root / "tmp"
+        self.incoming = root / "incoming"
+        """Copied and committed, but the inbox still holds the drop. Only the take-in loop looks here."""
+        self.queue = root / "queue"
+        self.active = root / "active"
+        self.rendered = root / "rendered"
+        self.done = root / "done"
         self.state = root / "state"
+        self.control = root / "control"
 
     def prepare(self) -> None:
         """Make the folders that are missing."""
         shelves = [self.shelf(status) for status in get_args(OutcomeStatus)]
-        for folder in (self.tmp, self.queue, self.active, self.rendered, *shelves, self.state):
+        states = (self.tmp, self.incoming, self.queue, self.active, self.rendered)
+        for folder in (*states, *shelves, self.state, self.control):
             folder.mkdir(parents=True, exist_ok=True)
 
     def shelf(self, status: OutcomeStatus) -> Path:
@@ -138,7 +179,7 @@ class Spool:
     def find(self, job_id: str) -> Entry | None:
         """Find a job in whichever committed state it is. One that moves meanwhile is found in its later state."""
         shelves = [self.shelf(status) for status in get_args(OutcomeStatus)]
-        states = (self.queue, self.active, self.rendered, *shelves)
+        states = (self.incoming, self.queue, self.active, self.rendered, *shelves)
         return next((Entry(state / job_id) for state in states if (state / job_id).is_dir()), None)
 
     def entries(self, state: Path) -> list[Entry]:
@@ -156,27 +197,38 @@ class Spool:
 
     def next_sequence(self) -> int:
         """Give a sequence number above that of every job in the spool. Reads them all: for the start."""
-        known = (self.queue, self.active, self.rendered)
+        known = (self.incoming, self.queue, self.active, self.rendered)
         sequences = (_sequence(entry) for state in known for entry in self.entries(state))
         return 1 + max(sequences, default=0)
 
-    def admit(self, entry: Entry, record: JobRecord) -> None:
-        """Commit a copied job to the queue by one rename."""
-        self._commit(entry, record, self.queue)
-
-    def refuse(self, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
-        """Commit a drop that cannot be run straight to what is to be given out."""
-        write_synced(entry.folder / OUTCOME, outcome.to_bytes())
-        self._commit(entry, record, self.rendered)
-
-    def _commit(self, entry: Entry, record: JobRecord, state: Path) -> None:
+    def commit(self, entry: Entry, record: JobRecord, outcome: Outcome | None = None) -> Entry:
+        """Commit a copied drop to `incoming` by one rename; with an outcome, one that is not to be run."""
+        if outcome is not None:
+            write_synced(entry.folder / OUTCOME, outcome.to_bytes())
         write_synced(entry.folder / JOB, record.to_bytes())
         sync_tree(entry.folder)
+        committed = self.incoming / entry.id
+        move_durably(entry.folder, committed)
+        return Entry(committed)
+
+    def let_in(self, entry: Entry) -> Entry:
+        """Move a committed job whose drop has left the inbox to the queue, or to what is to be given out."""
+        state = self.rendered if entry.is_concluded() else self.queue
         move_durably(entry.folder, state / entry.id)
+        return Entry(state / entry.id)
+
+    def withdraw(self, entry: Entry) -> None:
+        """Forget a job that is not ours to run: its drop stays in the inbox, or another daemon has it."""
+        # First out of sight: half of a committed job must not be found by the next start.
+        gone = self.tmp / entry.id
+        entry.folder.rename(gone)
+        shutil.rmtree(gone)
 
     def take(self, entry: Entry) -> Entry:
         """Move a queued job to `active`."""
-        return self._move(entry, self.active)
+        taken = self._move(entry, self.active)
+        crash_point("render.taken")
+        return taken
 
     def put_back(self, entry: Entry) -> Entry:
         """Move an active job back into the queue."""
@@ -185,11 +237,22 @@ class Spool:
     def finish(self, entry: Entry, outcome: Outcome) -> Entry:
         """Write how a job ended and move it to `rendered`."""
         entry.conclude(outcome)
-        return self.release(entry)
+        crash_point("render.concluded")
+        finished = self.release(entry)
+        crash_point("render.finished")
+        return finished
 
     def release(self, entry: Entry) -> Entry:
         """Move a concluded job to `rendered`."""
         return self._move(entry, self.rendered)
+
+    @property
+    def identity(self) -> str:
+        """What this spool is called among others: made by lot once, and kept."""
+        file = self.state / "identity"
+        if not file.exists():
+            write_durably(file, secrets.token_hex(8).encode())
+        return file.read_text(encoding="ascii")
 
     @property
     def lock_file(self) -> Path:

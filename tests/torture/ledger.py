@@ -1,0 +1,166 @@
+"""What was dropped, and whether all of it came out: each job once, whole, true, and ended as it had to."""
+
+import hashlib
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from driving import Box
+from torture.watcher import faults_of
+
+STATES_THAT_KEEP = frozenset({"done", "state", "control"})
+"""Folders of the spool in which something lies when all is done."""
+KILLER = "KilledTheRenderer"
+"""The kind of error of a job that was set aside because the render process died with it twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """One job file, as it was handed to the daemon."""
+
+    name: str
+    content: bytes
+    status: str = "succeeded"
+    """How it must end."""
+    images: int = 1
+    likeness: str = ""
+    """Jobs of one likeness must give the same pictures, byte for byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What became of everything that was dropped."""
+
+    dropped: int
+    lost: tuple[str, ...] = ()
+    doubled: tuple[str, ...] = ()
+    torn: tuple[str, ...] = ()
+    """Results that were, at any moment, visible without being whole and true."""
+    wrong: tuple[str, ...] = ()
+    """Jobs that ended otherwise than they had to, and pictures that differ from their likes."""
+    left: tuple[str, ...] = ()
+    """What still lies about where nothing should."""
+    set_aside: int = 0
+    """Jobs that were given up because a kill met them twice: the protocol's own answer."""
+    attempts: int = 0
+
+    @property
+    def faults(self) -> list[str]:
+        """Give every fault as a sentence."""
+        kinds = {
+            "lost": self.lost,
+            "doubled": self.doubled,
+            "torn": self.torn,
+            "wrong": self.wrong,
+            "left": self.left,
+        }
+        return [f"{kind}: {what}" for kind, found in kinds.items() for what in found]
+
+
+@dataclass
+class Ledger:
+    """The truth about what was dropped, kept outside of the daemon."""
+
+    may_be_set_aside: bool = False
+    """Kills meet jobs by chance here: one that is met twice may be given up."""
+    dropped: dict[str, Dropped] = field(default_factory=dict)
+    uncertain: set[str] = field(default_factory=set)
+    """Drops that had not reached the disk when the power went: they may come out, once, or not."""
+
+    def note(self, drop: Dropped) -> Dropped:
+        """Write a drop down, before it is made."""
+        assert drop.name not in self.dropped, drop.name
+        self.dropped[drop.name] = drop
+        return drop
+
+    def out(self, *boxes: Box) -> int:
+        """Count the results that are visible."""
+        return sum(1 for box in boxes for _ in box.outbox.glob("[!.]*/[!.]*/result.json"))
+
+    def verdict(self, boxes: Sequence[Box], torn: Iterable[str] = ()) -> Verdict:
+        """Compare what was dropped with what came out of all boxes together."""
+        folders = [folder for box in boxes for folder in sorted(box.outbox.glob("[!.]*/[!.]*/"))]
+        torn = [*torn, *(fault for folder in folders for fault in faults_of(folder))]
+        results = [result for folder in folders if (result := _Result.read(folder)) is not None]
+        times = Counter(result.name for result in results)
+        wrong = [fault for result in results for fault in self._faults(result)]
+        return Verdict(
+            dropped=len(self.dropped),
+            lost=tuple(name for name in self.dropped if not times[name] and name not in self.uncertain),
+            doubled=tuple(f"{name} came out {count} times" for name, count in times.items() if count > 1),
+            torn=tuple(torn),
+            wrong=(*wrong, *self._unlike(results)),
+            left=tuple(left for box in boxes for left in leftovers(box)),
+            set_aside=sum(result.kind == KILLER for result in results),
+            attempts=sum(result.attempts for result in results),
+        )
+
+    def _faults(self, result: "_Result") -> Iterator[str]:
+        expected = self.dropped.get(result.name)
+        if expected is None:
+            yield f"{result.name}: nobody dropped it"
+            return
+        if result.name in self.uncertain:
+            return
+        if result.sha256 != hashlib.sha256(expected.content).hexdigest():
+            yield f"{result.name}: the job file that came out is not the one that was dropped"
+        if self.may_be_set_aside and result.kind == KILLER:
+            return
+        if result.status != expected.status:
+            yield f"{result.name}: {result.status} ({result.kind}), not {expected.status}"
+        elif result.status == "succeeded" and len(result.images) != expected.images:
+            yield f"{result.name}: {len(result.images)} pictures of {expected.images}"
+
+    def _unlike(self, results: Iterable["_Result"]) -> list[str]:
+        pictures: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
+        for result in results:
+            expected = self.dropped.get(result.name)
+            if expected is not None and expected.likeness and result.status == "succeeded":
+                pictures[expected.likeness][result.images] += 1
+        return [
+            f"jobs like {likeness}: {len(kinds)} different sets of pictures"
+            for likeness, kinds in pictures.items()
+            if len(kinds) > 1
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    name: str
+    """The job file's."""
+    sha256: str
+    status: str
+    kind: str | None
+    images: tuple[str, ...]
+    attempts: int
+
+    @classmethod
+    def read(cls, folder: Path) -> "_Result | None":
+        try:
+            content: dict[str, Any] = json.loads((folder / "result.json").read_bytes())
+        except (FileNotFoundError, ValueError):
+            # Torn, which has been said.
+            return None
+        name = content["job_file"] or folder.name
+        digests = {file["path"]: file["sha256"] for file in content["files"]}
+        return cls(
+            name=name,
+            sha256=digests.get(name, ""),
+            status=content["status"],
+            kind=(content["error"] or {}).get("kind"),
+            images=tuple(image["file"]["sha256"] for image in content["images"]),
+            attempts=content["attempts"],
+        )
+
+
+def leftovers(box: Box) -> list[str]:
+    """List what lies where nothing is when all is done: the spool's states, claims, half-built results, drops."""
+    states = [path for path in box.spool.iterdir() if path.is_dir() and path.name not in STATES_THAT_KEEP]
+    entries = [path for state in states for path in state.iterdir()]
+    half_built = [*box.outbox.glob(".tmp-*"), *box.outbox.glob("*/.tmp-*")]
+    claims = [*box.inbox.glob(".claims/*.json"), *box.inbox.glob(".claims/*.breaking")]
+    drops = [path for path in box.inbox.glob("[!.]*") if path.suffix in {".toml", ".json", ".txt"}]
+    return [str(path.relative_to(box.root)) for path in (*entries, *half_built, *claims, *drops)]
