@@ -25,6 +25,7 @@ from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.quoting import is_control
 from qwen_image_daemon.loop_control import LoopControl
 from qwen_image_daemon.settings import InboxSettings, RenderSettings
+from qwen_image_daemon.spool.durable import replace_content, write_durably
 from rooms import Rooms, picture
 
 JOB = 'prompt = "a red circle"'
@@ -370,6 +371,40 @@ def test_no_name_steers_the_terminal_of_those_who_read_about_it(rooms: Rooms, na
         assert not any(is_control(character) for character in record.name + record.source.path)
         for problem in entry.outcome().problems if content == "promt = 1" else ():
             assert not any(is_control(character) for character in problem.where)
+
+
+# In the place of what we write ourselves.
+
+
+@pytest.mark.parametrize("make", NO_FILES)
+def test_a_trap_in_the_place_of_a_note_is_not_written_through_and_holds_nothing_up(
+    rooms: Rooms, make: Callable[[Path, Path], None]
+) -> None:
+    secret = rooms.root / "secret"
+    secret.write_bytes(SECRET)
+    make(rooms.inbox / "late.toml.waiting.txt", secret)
+    rooms.drop("late.toml", REDRAW)
+    rooms.drop("other.toml", JOB)
+    rooms.take_in()
+    assert names_queued(rooms) == ["other"]
+    assert secret.read_bytes() == SECRET
+    if make != folder:
+        assert "not there yet" in (rooms.inbox / "late.toml.waiting.txt").read_text()
+
+
+@pytest.mark.parametrize("make", [link, hanging_link, pipe, unix_socket])
+def test_a_trap_in_the_place_of_a_file_that_is_replaced_is_not_written_through(
+    tmp_path: Path, make: Callable[[Path, Path], None]
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_bytes(SECRET)
+    for write in (replace_content, write_durably):
+        make(tmp_path / ".status.json.tmp", secret)
+        write(tmp_path / "status.json", b"new")
+        assert (tmp_path / "status.json").read_bytes() == b"new"
+        assert not (tmp_path / "status.json").is_symlink()
+    assert secret.read_bytes() == SECRET
+    assert not secret.with_name("nothing").exists()
 
 
 # Pictures.

@@ -21,7 +21,7 @@ from qwen_image_daemon.jobs.models import ImageToImageJob, TextToImageJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Rejection
 from qwen_image_daemon.jobs.quoting import is_control
-from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, read_job
+from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_text_of_recipe, read_job, read_recipe
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.jobs.schema import job_schema
 from wild_jobs import WILD, Dropped, deep_and_broad_json, deep_and_broad_toml
@@ -222,6 +222,23 @@ def answer_all(connection: Connection) -> None:
 @given(WILD, STEMS)
 def test_files_that_nobody_would_write_get_a_short_harmless_answer_soon(dropped: Dropped, stem: str) -> None:
     check_answer(dropped, stem)
+
+
+PICTURES = st.sampled_from(["a.png", "größe 1.jpg", 'a"b.webp', "'''.png", "🦊.png", "source.jpeg"])
+
+
+@settings(PATIENTLY, max_examples=200)
+@given(WILD | GOOD_DOCUMENTS.map(lambda document: (".toml", as_toml(document).encode())), PICTURES)
+def test_a_recipe_that_nobody_would_write_is_refused_or_is_the_job_that_it_is_written_out_as(
+    dropped: Dropped, picture: str
+) -> None:
+    suffix, content = dropped
+    job = read_recipe(content, f"recipe{suffix}", CATALOGUE, picture)
+    if isinstance(job, Rejection):
+        assert job.problems
+        return
+    written = job_text_of_recipe(content, f"recipe{suffix}", picture)
+    assert read_job(written, f"job{suffix}", CATALOGUE) == job
 
 
 @pytest.mark.fuzz
