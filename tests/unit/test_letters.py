@@ -18,7 +18,7 @@ def test_a_refused_file_gets_every_complaint_and_what_to_do_next() -> None:
     assert letter == (
         "shelf/boat.toml was not run: 2 things are wrong with it.\n\n"
         "boat.toml, line 1: wrong.\n  Right.\nboat.toml, line 2: wrong.\n  Right.\n\n"
-        "Correct the file and drop it into the inbox again.\n"
+        "Correct the file and drop it into the inbox again, or move this whole folder there.\n"
     )
 
 

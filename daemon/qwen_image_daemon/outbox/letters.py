@@ -49,7 +49,7 @@ def _refused(record: JobRecord, outcome: Outcome) -> str:
     complaints = "\n".join(f"{problem.where}: {problem.what}\n  {problem.fix}" for problem in outcome.problems)
     return (
         f"{record.source.path} was not run: {number} wrong with it.\n\n{complaints}\n\n"
-        "Correct the file and drop it into the inbox again."
+        "Correct the file and drop it into the inbox again, or move this whole folder there."
     )
 
 
@@ -67,5 +67,6 @@ def _failed(record: JobRecord, outcome: Outcome) -> str:
     known = f"What is known:\n{details}\n" if details else ""
     return (
         f"{record.name} ({record.source.path}) failed. {tried}{drawn}\n\n{what}\n  {fix}\n\n{known}"
-        "To try again, copy the job file and its pictures from this folder back into the inbox."
+        "To try again, move this folder back into the inbox, or say `qwen-image-daemon retry` with its id:\n"
+        f"  {record.id}"
     )
