@@ -2,6 +2,8 @@
 
 import os
 import socket
+import time
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -31,7 +33,19 @@ _REFRESH_SECONDS = 10.0
 _READING_SECONDS = 0.2
 """A long queue that was there at the start is read bit by bit: signals and systemd wait meanwhile."""
 
+_SHARE_OF_COUNTING = 20
+"""A folder is counted again after so many times the duration of the last counting: 5 % of the time at most."""
+
 R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """How many entries a folder had, as of which change of it, and from when on it is worth counting again."""
+
+    changed: int
+    count: int
+    due: float
 
 
 class Board:
@@ -40,7 +54,7 @@ class Board:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._waiting = WaitingJobs(spool, _READING_SECONDS)
-        self._lengths: dict[Path, tuple[int, int]] = {}
+        self._lengths: dict[Path, _Length] = {}
         self._started_at = datetime.now(UTC)
         self._written: DaemonStatus | None = None
 
@@ -99,12 +113,16 @@ class Board:
         )
 
     def _length(self, folder: Path) -> int:
-        """Count a folder's entries, listing it only when it changed: shelves grow long."""
-        changed = folder.stat().st_mtime_ns
+        """Count a folder's entries, not more often than it is worth: shelves grow long."""
         known = self._lengths.get(folder)
-        if known is None or known[0] != changed:
-            known = self._lengths[folder] = (changed, sum(1 for _ in folder.iterdir()))
-        return known[1]
+        changed = folder.stat().st_mtime_ns
+        started = time.monotonic()
+        if known is None or (known.changed != changed and started >= known.due):
+            with os.scandir(folder) as listing:
+                count = sum(1 for _ in listing)
+            ended = time.monotonic()
+            known = self._lengths[folder] = _Length(changed, count, ended + _SHARE_OF_COUNTING * (ended - started))
+        return known.count
 
 
 def _read(path: Path, model: type[R]) -> R | None:
