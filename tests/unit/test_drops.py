@@ -74,6 +74,16 @@ def test_a_job_file_in_a_recipe_folder_is_out_of_place() -> None:
         (Drop("file", "boat.toml", "boat.toml"), "", "boat"),
         (Drop("file", "a/b/boat.toml", "a/b/boat.toml"), "a/b", "boat"),
         (Drop("folder", "a/order 7", "a/order 7/job.toml"), "a", "order 7"),
+        (
+            Drop("folder", "seven-20260101-120000-000-c0ffee", "seven-20260101-120000-000-c0ffee/job.toml"),
+            "",
+            "seven",
+        ),
+        (
+            Drop("folder", "20260101-120000-000-c0ffee", "20260101-120000-000-c0ffee/job.toml"),
+            "",
+            "20260101-120000-000-c0ffee",
+        ),
         (Drop("folder", "boat-20260101", "boat-20260101/boat.toml"), "", "boat"),
         (Drop("picture", "sepia/sea.png", "sepia/recipe.toml"), "sepia", "sea"),
     ],

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Literal
 
 from qwen_image_daemon.inbox.names import RESULT, is_job, is_picture, is_recipe
+from qwen_image_daemon.spool.identity import ID_LENGTH, time_of_id
 
 DropKind = Literal["file", "folder", "picture", "misplaced"]
 """A job file; a folder that is one job; a picture for a recipe; a job file beside a recipe, which is refused."""
@@ -34,8 +35,12 @@ class Drop:
     def title(self) -> str:
         """What to call the job where it does not name itself."""
         stem = PurePosixPath(self.job_file).stem
-        named_by_folder = self.kind == "folder" and stem.casefold() == JOB_STEM
-        return PurePosixPath(self.path).name if named_by_folder else PurePosixPath(self.witness).stem
+        if self.kind != "folder" or stem.casefold() != JOB_STEM:
+            return PurePosixPath(self.witness).stem
+        folder = PurePosixPath(self.path).name
+        # A result folder that comes back bears the id of its last run.
+        name, id_ = folder[: -ID_LENGTH - 1], folder[-ID_LENGTH:]
+        return name if name and time_of_id(id_) is not None else folder
 
     @property
     def witness(self) -> str:

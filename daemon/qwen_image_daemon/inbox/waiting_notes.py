@@ -34,7 +34,7 @@ class WaitingNotes:
 
     def _write(self, path: str, reason: str) -> None:
         try:
-            note = f"{printable(Path(path).name)} {reason}.\nIt starts by itself as soon as nothing is missing.\n"
+            note = f"{printable(Path(path).name)} {reason}{stop}\nIt starts by itself as soon as nothing is missing.\n"
             create_anew(self._note(path), note.encode())
         except OSError as error:
             # A name too long for the suffix, or a read-only share: the log and the status say it too.
