@@ -10,13 +10,13 @@ QUICK = f'prompt = "quick"\n{SMALL}'
 
 
 def slow(box: Box) -> Box:
-    box._environment["RENDER__DRY_RUN_STEP_SECONDS"] = "0.03"
+    box._environment["RENDER__DRY_RUN_STEP_SECONDS"] = "0.2"
     return box
 
 
 def test_a_pause_is_shown_and_a_single_run_under_it_says_so_and_ends_with_one(box: Box) -> None:
     assert box.call("run", "--dry-run", "--once").returncode == 0
-    Controls(Spool(box.spool)).pause("command")
+    assert box.call("pause").returncode == 0
     box.drop("held.toml", QUICK)
     done = box.call("run", "--dry-run", "--once")
     assert done.returncode == 1
@@ -27,7 +27,7 @@ def test_a_pause_is_shown_and_a_single_run_under_it_says_so_and_ends_with_one(bo
         assert (status["note"], status["trouble"]) == ("Paused by the command `pause`; `resume` goes on.", [])
         assert status["counts"]["queued"] == 1
         assert "Paused by the command `pause`" in box.call("status").stdout
-        Controls(Spool(box.spool)).resume("command")
+        assert "Resumed. The next image is begun." in box.call("resume").stdout
         assert box.result("held").status == "succeeded"
         assert daemon.stop() == 0
 
@@ -37,7 +37,7 @@ def test_a_job_that_is_cancelled_while_it_is_drawn_comes_out_with_what_it_has(bo
     box.drop("quick.toml", QUICK)
     with box.running("--dry-run") as daemon:
         [picture] = eventually(lambda: list(box.spool.glob("active/*/images/0000.json")), "the first picture")
-        Controls(Spool(box.spool)).cancel(picture.parents[1].name)
+        assert "It ends at its next step." in box.call("cancel", picture.parents[1].name).stdout
         result = box.result("long")
         assert box.result("quick").status == "succeeded"
         assert daemon.stop() == 0

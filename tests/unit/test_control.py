@@ -48,6 +48,7 @@ def test_a_request_for_a_jobs_end_stands_until_it_is_forgotten(rooms: Rooms, con
     controls.forget_cancel("a")
     controls.forget_cancel("a")
     assert controls.cancelled() == ["b"]
+    assert controls.cancelled_by("unknown") == "somebody"
 
 
 def test_the_name_of_who_asked_may_be_of_any_bytes(controls: Controls) -> None:

@@ -117,17 +117,21 @@ class _RenderLoop:
             return False
         if upstream_ended and not jobs and not self._waiting.withheld:
             return True
-        self._wait(causes, jobs)
+        self._wait(causes, jobs, upstream_ended=upstream_ended)
         return False
 
     def _next(self, jobs: Sequence[WaitingJob]) -> WaitingJob | None:
         ready = (job for job in jobs if job.model not in self._missing and self._retries.is_due(job.id))
         return next(ready, None)
 
-    def _wait(self, causes: tuple[PauseCause, ...], jobs: Sequence[WaitingJob]) -> None:
+    def _wait(self, causes: tuple[PauseCause, ...], jobs: Sequence[WaitingJob], *, upstream_ended: bool) -> None:
         """Nothing can be drawn at present: say why, and look again in a while."""
         if causes:
-            self._hold(who_paused(causes), jobs)
+            note = who_paused(causes)
+            # Not before: a PAUSE file may have gone while no daemon ran, and the take-in has yet to look.
+            if self._control.drain and upstream_ended and jobs:
+                raise GaveUp(f"{note} Jobs that are left in the queue: {len(jobs)}.")
+            self._idle("paused", note)
         elif any(job.model not in self._missing for job in jobs):
             self._idle("idle", f"Jobs that wait for their next try: {self._retries.waiting()}.")
         elif self._missing or self._waiting.withheld:
@@ -136,11 +140,6 @@ class _RenderLoop:
             self._rest(trouble)
         else:
             self._idle("idle", None)
-
-    def _hold(self, note: str, jobs: Sequence[WaitingJob]) -> None:
-        if self._control.drain and jobs:
-            raise GaveUp(f"{note} Jobs that are left in the queue: {len(jobs)}.")
-        self._idle("paused", note)
 
     def _idle(self, activity: Activity, note: str | None) -> None:
         now = {"activity": activity, "current": None, "note": note, "trouble": None}

@@ -54,8 +54,11 @@ class Controls:
         return (self._folder / f"{job_id}{CANCEL_SUFFIX}").exists()
 
     def cancelled_by(self, job_id: str) -> str:
-        """Say who asked for a job's end."""
-        return (self._folder / f"{job_id}{CANCEL_SUFFIX}").read_text(encoding="utf-8", errors="replace")
+        """Say who asked for a job's end, as far as that can be read. The request is the file, not its content."""
+        try:
+            return (self._folder / f"{job_id}{CANCEL_SUFFIX}").read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, PermissionError):
+            return "somebody"
 
     def cancelled(self) -> list[str]:
         """List the jobs whose end was asked for."""
