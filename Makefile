@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test check format types contracts tests torture bench config install clean
+.PHONY: demo test check format types contracts tests fuzz torture bench config install clean
 
 install: $(INSTALLED)
 
@@ -30,7 +30,11 @@ check: install
 
 # Two workers for two cores; the tests of one file stay together, so that a model is loaded once.
 tests: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu and not benchmark"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu and not benchmark and not fuzz"
+
+# Ten thousand job files that nobody would write, read directly and dropped into a running daemon. -s: the figures.
+fuzz: install
+	$(BIN)/pytest -s -p no:randomly -m fuzz tests
 
 # Kills, power cuts, floods, full disks, real clients. As root on Debian with samba, smbclient, smbnetfs, rsync,
 # openssh-server, sshfs, xfsprogs; what is missing is said, and its scenario left out.

@@ -100,12 +100,12 @@ class Box:
 
     def results(self) -> list[JobResult]:
         """Read every result that is out, in the order of the ids, which is the order of arrival."""
-        found = (read_result(path.parent) for path in self.outbox.glob("[!.]*/*/result.json"))
+        found = (read_result(path.parent) for path in self.outbox.glob("[!.]*/**/result.json"))
         return sorted(found, key=lambda result: result.id)
 
     def folder_of(self, result: JobResult) -> Path:
         """Give the folder that a result lies in."""
-        return next(path.parent for path in self.outbox.glob(f"[!.]*/*{result.id}/result.json"))
+        return next(path.parent for path in self.outbox.glob(f"[!.]*/**/*{result.id}/result.json"))
 
     def result(self, name: str) -> JobResult:
         """Wait for the result of a job."""

@@ -11,6 +11,7 @@ from typing import TextIO
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from qwen_image_daemon.jobs.quoting import escaped
 from qwen_image_daemon.settings import LogSettings
 
 _job_log: ContextVar[TextIO | None] = ContextVar("job_log", default=None)
@@ -35,6 +36,7 @@ def configure_logs(settings: LogSettings, *, loop: str) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
             _copy_to_job_log,
+            *([_harmless] if on_terminal else []),
             last,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(settings.level),
@@ -46,6 +48,16 @@ def configure_logs(settings: LogSettings, *, loop: str) -> None:
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(name)s: %(message)s")
     # It complains of events that come while it is being stopped, which is no news.
     logging.getLogger("watchdog").setLevel(logging.CRITICAL)
+
+
+def _harmless(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:  # noqa: ARG001  structlog's form
+    """Write control characters and lone surrogates out: terminals obey the first, stdout fails at the second."""
+    return {key: _lines_escaped(value) if isinstance(value, str) else value for key, value in event.items()}
+
+
+def _lines_escaped(text: str) -> str:
+    # Tracebacks keep their lines; the console renderer quotes line ends in all other values.
+    return "\n".join(escaped(line) for line in text.split("\n"))
 
 
 @contextmanager

@@ -46,6 +46,8 @@ class LoopControl:
     """Say: I am alive, and will say so again within so many seconds."""
     no_more: Callable[[], bool] = _never
     """Say whether the room upstream has ended for good: drain what is there, then end."""
+    share_timeout_seconds: float = 120.0
+    """What to announce with `beat` before touching a share; a file server that takes longer does not answer."""
     drain: bool = False
     """End when nothing is left to do, and give up where only waiting could help."""
 

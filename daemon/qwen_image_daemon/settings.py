@@ -110,6 +110,9 @@ class RenderSettings(Section):
     """How long each step of a --dry-run takes: to try what stops, pauses and long queues look like."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a job is tried before it is given out as failed."""
+    retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
+    """A job that failed waits so long for its second try, and five times as long for each further one.
+    Other jobs go on meanwhile."""
 
 
 class OutboxSettings(Section):
@@ -121,6 +124,14 @@ class OutboxSettings(Section):
     """Results are deleted after so many days. Left out: never, somebody else clears the outbox."""
     keep_bytes: Annotated[int, Field(gt=0)] | None = None
     """The oldest results are deleted when all together have more than so many bytes. Left out: never."""
+
+
+class ServiceSettings(Section):
+    """How the daemon looks after its loops."""
+
+    share_timeout_seconds: Positive = 120.0
+    """An inbox or outbox whose file server does not answer for so long counts as hung: the status says so, the
+    loop that waits for it is replaced when it can be, and everything else goes on."""
 
 
 class LogSettings(Section):
@@ -172,6 +183,7 @@ class Settings(BaseSettings):
     spool: SpoolSettings = SpoolSettings()
     render: RenderSettings = RenderSettings()
     outbox: OutboxSettings = OutboxSettings()
+    service: ServiceSettings = ServiceSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="before")

@@ -46,6 +46,24 @@ def test_every_example_becomes_the_pictures_that_it_asks_for(tiny_box: Box, how:
         assert "job.succeeded" in (folder / "job.log").read_text()
 
 
+FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir() and path != EXAMPLES / "rejected")
+
+
+def test_every_example_folder_becomes_the_pictures_that_it_asks_for(box: Box) -> None:
+    for folder in FOLDERS:
+        shutil.copytree(folder, box.inbox / folder.name)
+    assert box.call("run", "--dry-run", "--once").returncode == 0
+    found = {result.name: box.folder_of(result) for result in box.results()}
+    day = next(iter(found.values())).relative_to(box.outbox).parts[0]
+    assert {name: folder.parent.relative_to(box.outbox / day).as_posix() for name, folder in found.items()} == {
+        "a-job-folder": ".",
+        "harbour": "a-recipe-folder/summer",
+    }
+    assert files_of(box.inbox) - files_of(box.inbox / ".taken") >= {"a-recipe-folder/recipe.toml"}
+    assert not (box.inbox / "a-job-folder").exists()
+    assert box.leftovers() == []
+
+
 def test_every_rejected_example_comes_back_with_exactly_its_complaint(box: Box) -> None:
     for path in REJECTED:
         shutil.copy(path, box.inbox)

@@ -132,3 +132,46 @@ def test_the_status_shows_each_job_with_its_state_and_times(box: Box) -> None:
     assert items[1]["started_at"] is None
     assert current["name"] == "first"
     assert current["images"] == 4
+
+
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [(signal.SIGKILL, "signal SIGKILL at 2"), (signal.SIGSTOP, "it hung: no step was done for 4 seconds")],
+)
+def test_a_job_that_takes_the_renderer_down_twice_comes_back_with_what_is_known_and_all_others_are_done(
+    box: Box, how: signal.Signals, told: str
+) -> None:
+    box._environment["RENDER__STEP_TIMEOUT_SECONDS"] = "4"
+    slow(box, 0.1)
+    box.drop("killer.toml", 'prompt = "killer"\nnum_inference_steps = 100\nwidth = 64\nheight = 64')
+    with box.running("--dry-run") as daemon:
+        [first] = eventually(lambda: list(box.spool.glob("active/*/attempt.1")), "the first attempt")
+        box.drop("other.toml", 'prompt = "x"\nnum_inference_steps = 2\nwidth = 64\nheight = 64')
+        eventually(lambda: list(box.spool.glob("queue/*/dropped/other.toml")), "the other job")
+        os.kill(daemon.children()["render"], how)
+        eventually(first.with_name("attempt.2").exists, "the second attempt")
+        assert box.result("other").status == "succeeded"
+        os.kill(daemon.children()["render"], how)
+        killer = box.result("killer")
+        assert daemon.stop() == 0
+    assert (killer.status, killer.attempts) == ("failed", 2)
+    letter = (box.folder_of(killer) / "ERROR.txt").read_text()
+    assert "The render process died 2 times while it worked on this job" in letter
+    assert told in letter
+    assert "Memory at the last report" in letter
+    assert '"event": "job.started"' in letter
+
+
+def test_an_outbox_that_hangs_is_told_of_and_stops_no_rendering(box: Box) -> None:
+    box._environment["SERVICE__SHARE_TIMEOUT_SECONDS"] = "4"
+    with box.running("--dry-run") as daemon:
+        box.wait_for_state("idle")
+        os.kill(daemon.children()["give-out"], signal.SIGSTOP)
+        box.drop("job.toml", 'prompt = "x"\nwidth = 64\nheight = 64')
+        eventually(lambda: list(box.spool.glob("rendered/*/outcome.json")), "the job to be drawn meanwhile")
+        # A stopped process dies of the kill, which one that waits for a server would not.
+        assert box.result("job").status == "succeeded"
+        eventually(lambda: "loop.answers_again" in {event["event"] for event in daemon.events()}, "the end of it")
+        assert daemon.stop() == 0
+    [hung] = [event for event in daemon.events() if event["event"] == "loop.hung"]
+    assert (hung["name"], hung["silent_seconds"]) == ("give-out", 4.0)

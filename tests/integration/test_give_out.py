@@ -22,6 +22,7 @@ from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.renderer import RenderRequest, RequestRefused
 from qwen_image_daemon.service.board import Board
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
+from qwen_image_daemon.spool.control import BY_FILE, Controls
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.places import MARKER, Place
 from qwen_image_daemon.spool.records import JobRecord
@@ -179,6 +180,37 @@ def test_a_failed_job_brings_everything_that_a_new_try_needs(rooms: Rooms) -> No
     assert result.status == "failed"
 
 
+def test_a_cancelled_job_brings_what_was_finished_and_everything_that_a_new_try_needs(rooms: Rooms) -> None:
+    rooms.drop("boat.png", picture())
+    rooms.drop("job.toml", f'{TWO}image = "boat.png"')
+    rooms.take_in()
+    controls = Controls(rooms.spool)
+    [record] = rooms.queued()
+
+    def cancel_at_second(request: RenderRequest) -> None:
+        if request.seed == 6:
+            controls.cancel(record.id)
+
+    draw(rooms, Drawer(cancel_at_second))
+    drain(rooms)
+    folder, result = only_result(rooms)
+    assert folder.parent.name == "cancelled"
+    assert files_of(folder) == {
+        "CANCELLED.txt",
+        "job.log",
+        "job.toml",
+        "job-1.png",
+        "boat.png",
+        "result.json",
+    }
+    assert (result.status, result.cancelled_by) == ("cancelled", BY_FILE)
+    assert "1 of its 2 pictures were finished before" in (folder / "CANCELLED.txt").read_text()
+    assert Board(rooms.spool).update("idle", ()).counts.cancelled == 1
+    Draft202012Validator(json.loads((CONFIG / "result.schema.json").read_bytes())).validate(
+        json.loads((folder / "result.json").read_bytes())
+    )
+
+
 @pytest.mark.parametrize("source", ["job-1.png", "JOB-1.PNG"])
 def test_a_source_that_is_called_like_a_result_is_given_back_beside_it(rooms: Rooms, source: str) -> None:
     content = picture()
@@ -202,9 +234,11 @@ def test_odd_names_become_folders_that_every_system_can_hold(rooms: Rooms, name:
     drain(rooms)
     folder, result = only_result(rooms)
     assert len(folder.name.encode()) <= 80 + 1 + 26
-    assert result.name == name
+    # What would steer a terminal is written out.
+    shown = name.replace("\n", "%0A")
+    assert result.name == shown
     assert result.id in folder.name
-    assert (folder / f"{name}.toml").exists()
+    assert (folder / f"{shown}.toml").exists()
 
 
 def test_a_file_whose_name_is_no_utf8_gets_its_result_too(rooms: Rooms) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from qwen_image_daemon.spool.spool import Spool
+
 HEAVY = {"torch", "diffusers", "transformers", "accelerate", "numpy", "safetensors", "PIL.Image"}
 NEEDED_TO_DRAW = HEAVY - {"PIL.Image"}
 CALL = """
@@ -29,16 +31,21 @@ def loaded(*arguments: str) -> set[str]:
     return set(last)
 
 
-@pytest.mark.parametrize("command", ["help", "check", "complaint", "status"])
+@pytest.mark.parametrize(
+    "command", ["help", "check", "complaint", "status", "list", "pause", "resume", "cancel", "retry"]
+)
 def test_commands_that_only_look_load_no_model_library(tmp_path: Path, command: str) -> None:
     (tmp_path / "job.toml").write_text('prompt = "x"')
     (tmp_path / "bad.toml").write_text("promt = 1")
+    Spool(tmp_path / "spool").prepare()
     arguments = {
         "help": ["--help"],
         "check": ["check", str(tmp_path / "job.toml")],
         "complaint": ["check", str(tmp_path / "bad.toml")],
-        "status": ["status", "--root", str(tmp_path)],
-    }[command]
+    }.get(command)
+    if arguments is None:
+        job = ["some-id"] if command in {"cancel", "retry"} else []
+        arguments = [command, *job, "--root", str(tmp_path)]
     assert loaded(*arguments) & NEEDED_TO_DRAW == set()
 
 

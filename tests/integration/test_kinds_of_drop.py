@@ -381,3 +381,13 @@ def test_a_job_whose_claim_was_broken_is_left_to_the_other_daemon(rooms: Rooms) 
     take_in(one, LoopControl(drain=True))
     for state in (one.spool.incoming, one.spool.queue, one.spool.rendered):
         assert one.spool.entries(state) == []
+
+
+def test_claims_of_other_daemons_can_be_freed_by_a_person(rooms: Rooms) -> None:
+    Claims.prepare(rooms.inbox)
+    Claims(rooms.inbox, "theirs").claim("a.toml", "a.toml", "id-1")
+    ours = Claims(rooms.inbox, "ours")
+    ours.claim("b.toml", "b.toml", "id-2")
+    assert [claim.path for claim in ours.free_foreign()] == ["a.toml"]
+    assert ours.claim("a.toml", "a.toml", "id-3") is None
+    assert ours.holds("b.toml", "id-2")

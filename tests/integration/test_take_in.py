@@ -169,7 +169,10 @@ def test_another_hosts_claim_is_left_alone_and_reported(rooms: Rooms) -> None:
     claim.write_text(json.dumps(document))
     rooms.take_in()
     assert rooms.queued() == []
-    assert report(rooms).waiting == {"job.toml": "is claimed by another daemon, on another-box"}
+    assert report(rooms).waiting == {
+        "job.toml": "is claimed by another daemon, on another-box. If that one is gone for good: "
+        "qwen-image-daemon free-claims"
+    }
     assert json.loads(claim.read_bytes()) == document
     assert rooms.spool.entries(rooms.spool.tmp) == []
 
@@ -317,7 +320,16 @@ def test_a_picture_that_is_still_zeros_at_its_end_is_waited_for(rooms: Rooms) ->
 
 @pytest.mark.parametrize(
     "name",
-    [b"f\xfcr.toml", b"new\nline.toml", "Ü".encode() * 120 + b".toml", "🐈.toml".encode(), b"%41%zz.toml"],
+    [
+        b"f\xfcr.toml",
+        b"new\nline.toml",
+        "Ü".encode() * 120 + b".toml",
+        "🐈.toml".encode(),
+        b"%41%zz.toml",
+        # Each of their bytes is written down as three.
+        b"\xff" * 250 + b".toml",
+        b"\n" * 250 + b".toml",
+    ],
 )
 @pytest.mark.parametrize("content", [JOB, "promt = 1", 'prompt = "x"\nimage = "none.png"'])
 def test_a_job_file_may_be_called_anything(rooms: Rooms, name: bytes, content: str) -> None:

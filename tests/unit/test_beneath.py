@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,6 +98,17 @@ def test_a_folder_link_is_not_followed_even_where_its_target_has_the_expected_st
     (inbox / "folder").symlink_to(tmp_path / "outside")
     with pytest.raises(ChangedMeanwhile):
         read_beneath(inbox, "folder/job.toml", stamp, 100)
+
+
+@pytest.mark.parametrize("kind", [stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFDIR])
+def test_what_is_no_file_is_not_opened_even_where_it_was_expected(tmp_path: Path, kind: int) -> None:
+    thing = tmp_path / "job.toml"
+    try:
+        thing.mkdir() if kind == stat.S_IFDIR else os.mknod(thing, kind | 0o600, os.makedev(1, 5))
+    except PermissionError:
+        pytest.skip("making a device file takes privileges")
+    with pytest.raises(ChangedMeanwhile):
+        read_beneath(tmp_path, "job.toml", Stamp.of(thing.lstat()), 100)
 
 
 def test_a_folder_of_the_same_name_as_its_file_is_walked_as_a_folder(tmp_path: Path) -> None:

@@ -1,7 +1,9 @@
 """Who takes a drop: exactly one."""
 
+import json
 import os
 import socket
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -74,3 +76,65 @@ def test_any_path_can_be_claimed_and_is_given_back_as_it_was(claims: Claims, pat
 def test_a_claim_that_cannot_be_written_is_an_error_and_no_claim(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No such file"):
         Claims(tmp_path / "gone", "us").claim("job.toml", "job.toml", "id-1")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"quoted_path": "../../etc"},
+        {"quoted_path": "/etc"},
+        {"quoted_path": "a/%2e%2e/b"},
+        {"quoted_witness": "a%00b"},
+        {"quoted_path": ""},
+        {"owner": "../us"},
+        {"owner": "a\0b"},
+        {"job_id": "../../queue"},
+        {"host": "\x1b[31mbox"},
+    ],
+    ids=str,
+)
+def test_a_forged_claim_leads_nowhere(tmp_path: Path, claims: Claims, change: dict[str, str]) -> None:
+    claims.claim("job.toml", "job.toml", "id-1")
+    [file] = (tmp_path / CLAIMS).iterdir()
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | change))
+    assert claims.ours() == []
+    assert claims.break_stale(now=0.0) == []
+
+
+def into_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def into_link(path: Path) -> None:
+    path.symlink_to("/dev/zero")
+
+
+def into_large_file(path: Path) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+@pytest.mark.parametrize("trap", [into_pipe, into_link, into_large_file, Path.mkdir])
+def test_what_is_no_claim_holds_nobody_up(tmp_path: Path, claims: Claims, trap: Callable[[Path], None]) -> None:
+    claims.claim("job.toml", "job.toml", "id-1")
+    [file] = (tmp_path / CLAIMS).iterdir()
+    file.unlink()
+    trap(file)
+    trap(tmp_path / CLAIMS / "them.alive")
+    trap(tmp_path / CLAIMS / "more.json")
+    first = claims.claim("job.toml", "job.toml", "id-2")
+    assert first is not None
+    assert first.host == "unknown"
+    assert claims.ours() == []
+    claims.break_stale(now=0.0)
+    claims.drop_torn()
+    if trap != Path.mkdir:
+        assert claims.claim("job.toml", "job.toml", "id-2") is None
+
+
+def test_the_sign_of_life_follows_no_link_and_waits_for_no_reader(tmp_path: Path, claims: Claims) -> None:
+    for make in (into_pipe, lambda path: path.symlink_to(tmp_path / "outside")):
+        make(tmp_path / CLAIMS / ".us.alive.tmp")
+        claims.show_life()
+    assert not (tmp_path / "outside").exists()
+    assert (tmp_path / CLAIMS / "us.alive").is_file()

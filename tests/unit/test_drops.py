@@ -30,6 +30,13 @@ def test_a_result_folder_that_comes_back_is_one_drop(result: str) -> None:
     }
 
 
+def test_a_result_folder_that_comes_back_into_a_recipe_folder_is_one_drop() -> None:
+    folder = "sepia/sea-20260101-120000-000-c0ffee"
+    assert drops("sepia/recipe.toml", f"{folder}/sea.toml", f"{folder}/result.json", f"{folder}/sea-1.png") == {
+        ("folder", folder, f"{folder}/sea.toml")
+    }
+
+
 def test_two_job_files_make_no_job_folder() -> None:
     assert drops("order/job.toml", "order/other.toml") == {
         ("file", "order/job.toml", "order/job.toml"),

@@ -3,7 +3,7 @@ import json
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from qwen_image_daemon.jobs.locating import Position, positions
+from qwen_image_daemon.jobs.locating import MAX_DEPTH, Position, positions
 
 KEYS = st.text(
     st.characters(exclude_categories=("Cs", "Cc"), exclude_characters="\u2028\u2029"), min_size=1, max_size=8
@@ -103,3 +103,14 @@ def test_a_key_that_stands_twice_is_found_twice() -> None:
 def test_garbage_has_no_keys_or_some_and_never_an_error(text: str, syntax: str) -> None:
     for places in positions(text, "toml" if syntax == "toml" else "json").values():
         assert all(1 <= place.line <= text.count("\n") + 1 for place in places)
+
+
+def test_keys_are_looked_for_to_a_depth_and_those_beside_them_are_found() -> None:
+    deep = '{"a": ' * 2 * MAX_DEPTH + "1" + "}" * 2 * MAX_DEPTH
+    assert set(positions(f'{{"first": {deep}, "last": 1}}', "json")) == {
+        ("first", *"a" * length) for length in range(MAX_DEPTH)
+    } | {("last",)}
+    deep = "{a.a.a = " * MAX_DEPTH + "1" + "}" * MAX_DEPTH
+    found = positions(f"first = {deep}\nlast = 1", "toml")
+    assert found[("last",)] == [Position(2, 1)]
+    assert max(map(len, found)) <= MAX_DEPTH + 3

@@ -199,6 +199,7 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
         ('name = "  "', "nothing but blanks", "or leave it out"),
         (f'name = "{"n" * 121}"', "121 characters; 120 are allowed", "Shorten it."),
         (r'name = "a\nb"', "control character (U+000A)", "Take it out."),
+        (r'id = "a\u001b[31m"', "control character (U+001B)", "Take it out."),
         (r'negative_prompt = "a\u0007b"', "control character (U+0007)", "new line"),
         ('aspect_ratio = "4:5"', '"4:5" is not possible here', "give width and height"),
         ("end = false", "false is not possible here", "Write true, or leave it out."),

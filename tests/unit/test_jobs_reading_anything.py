@@ -2,19 +2,29 @@
 
 import json
 import math
+import multiprocessing
+import time
+import traceback
+import tracemalloc
+from multiprocessing.connection import Connection
 from typing import Any
 
 import jsonschema
-from hypothesis import HealthCheck, example, given, settings
+import psutil
+import pytest
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import ASPECT_RATIOS, DEMO, QWEN_IMAGE
 from qwen_image_daemon.jobs.models import ImageToImageJob, TextToImageJob
+from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Rejection
-from qwen_image_daemon.jobs.reading import read_job
+from qwen_image_daemon.jobs.quoting import is_control
+from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_text_of_recipe, read_job, read_recipe
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.jobs.schema import job_schema
+from wild_jobs import WILD, Dropped, deep_and_broad_json, deep_and_broad_toml
 
 CATALOGUE = Catalogue(families={"qwen-image": QWEN_IMAGE, "demo": DEMO}, default="qwen-image")
 SCHEMA = jsonschema.Draft202012Validator(job_schema())
@@ -168,3 +178,150 @@ def test_no_number_that_is_none_gets_through(document: dict[str, Any], key: str,
     broken = {**document, key: value}
     assert isinstance(check_promise(as_toml(broken).encode(), "a.toml"), Rejection)
     assert isinstance(check_promise(json.dumps(broken).encode(), "a.json"), Rejection)
+
+
+# Files that nobody would write. Time is that of this process: the machine may be busy with other things.
+
+MOST_SECONDS = 2.0
+MOST_CHARACTERS = 2_000
+MOST_BYTES = 64 * 1024 * 1024
+STEMS = st.sampled_from(["a", "new\nline", "\x1b[31mred\x07", "f\udcfcr", "\u202egnp", "x" * 240])
+
+
+def check_answer(dropped: Dropped, stem: str) -> None:
+    """Want a job or a short complaint, in words that do nothing to a terminal, and soon."""
+    suffix, content = dropped
+    started = time.process_time()
+    read = read_job(content, stem + suffix, CATALOGUE)
+    assert time.process_time() - started < MOST_SECONDS
+    if not isinstance(read, Rejection):
+        resolve(read, CATALOGUE, seed=1)
+        return
+    assert 1 <= len(read.problems) <= MAX_PROBLEMS + 1
+    for problem in read.problems:
+        for sentence in (problem.where, problem.what, problem.fix):
+            sentence.encode()
+            assert sentence.strip()
+            assert not any(is_control(character) for character in sentence)
+            assert len(sentence) <= MOST_CHARACTERS
+
+
+def answer_all(connection: Connection) -> None:
+    """Read what is sent until None comes; say what is wrong with each answer, its seconds and our memory."""
+    while (sent := connection.recv()) is not None:
+        started = time.process_time()
+        try:
+            check_answer(*sent)
+            wrong = ""
+        except Exception:  # noqa: BLE001  whatever is raised is the finding
+            wrong = traceback.format_exc()
+        connection.send((wrong, time.process_time() - started, psutil.Process().memory_info().rss))
+
+
+@settings(PATIENTLY, max_examples=400)
+@given(WILD, STEMS)
+def test_files_that_nobody_would_write_get_a_short_harmless_answer_soon(dropped: Dropped, stem: str) -> None:
+    check_answer(dropped, stem)
+
+
+PICTURES = st.sampled_from(["a.png", "größe 1.jpg", 'a"b.webp', "'''.png", "🦊.png", "source.jpeg"])
+
+
+@settings(PATIENTLY, max_examples=200)
+@given(WILD | GOOD_DOCUMENTS.map(lambda document: (".toml", as_toml(document).encode())), PICTURES)
+def test_a_recipe_that_nobody_would_write_is_refused_or_is_the_job_that_it_is_written_out_as(
+    dropped: Dropped, picture: str
+) -> None:
+    suffix, content = dropped
+    job = read_recipe(content, f"recipe{suffix}", CATALOGUE, picture)
+    if isinstance(job, Rejection):
+        assert job.problems
+        return
+    written = job_text_of_recipe(content, f"recipe{suffix}", picture)
+    assert read_job(written, f"job{suffix}", CATALOGUE) == job
+
+
+@pytest.mark.fuzz
+@pytest.mark.timeout(3600)
+def test_ten_thousand_files_that_nobody_would_write_get_their_answers_and_memory_stays_bounded() -> None:
+    # Read in a process of their own, whose memory holds nothing that hypothesis remembers.
+    ours, theirs = multiprocessing.get_context("spawn").Pipe()
+    reader = multiprocessing.get_context("spawn").Process(target=answer_all, args=(theirs,))
+    reader.start()
+    seconds: list[float] = []
+    sizes: list[int] = []
+
+    @settings(PATIENTLY, max_examples=10_000, database=None, phases=[Phase.generate])
+    @given(WILD, STEMS)
+    def examine(dropped: Dropped, stem: str) -> None:
+        ours.send((dropped, stem))
+        wrong, taken, size = ours.recv()
+        seconds.append(taken)
+        sizes.append(size)
+        assert not wrong, wrong
+
+    try:
+        examine()
+    finally:
+        ours.send(None)
+        reader.join()
+    growth = max(sizes) - sizes[len(sizes) // 20]
+    print(f"{len(sizes)} files, slowest {max(seconds):.3f} s CPU, resident memory +{growth / 2**20:.1f} MiB")  # noqa: T201
+    assert growth < MOST_BYTES
+
+
+HOSTILE = {
+    "deep.toml": deep_and_broad_toml(400),
+    "less-deep.toml": deep_and_broad_toml(20),
+    "deep.json": deep_and_broad_json(900),
+    "lists.toml": b"a = [" + b"1," * 32_000 + b"]",
+    "tables.toml": b"a = [" + b"{b=1}," * 10_000 + b"]",
+    "headers.toml": b"[[a.a.a.a.a.a.a.a]]\n" * 3_200,
+    "unknown.toml": b"".join(b"promt%d = 1\n" % number for number in range(4_500)),
+    "unknown.json": b"{%s}" % b",".join(b'"numimages%d":{}' % number for number in range(3_000)),
+    "half-characters.json": b"{%s}" % b",".join([b'"\\ud800":"\\ud800"'] * 3_400),
+    "one-key.toml": b'"%s" = 1' % (b"aA" * 30_000),
+    "one-number.toml": b'prompt = "x"\nheight = 64\nwidth = 0x' + b"f" * 60_000,
+    "one-number.json": b'{"seed": 1.%s}' % (b"1" * 60_000),
+    "exponent.json": b'{"seed": 1e%s}' % (b"1" * 60_000),
+    "quotes.toml": b'"""\\"' * 13_000 + b"\\",
+    "backslashes.json": b'{"a": "' + b"\\" * 65_000,
+    "line-ends.toml": b"\r\n" * 32_000 + b"a = [",
+    "full.toml": b'prompt = "x"\n#' + b"x" * (MAX_JOB_BYTES - 14),
+    "too-full.json": b'{"prompt": "x"}' + b" " * MAX_JOB_BYTES,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_file_that_was_made_to_hurt_takes_little_time_and_memory(name: str) -> None:
+    content = HOSTILE[name]
+    check_answer((f".{name.rpartition('.')[2]}", content), name)
+    tracemalloc.start()
+    try:
+        read_job(content, name, CATALOGUE)
+        assert tracemalloc.get_traced_memory()[1] < MOST_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_job_file_of_exactly_the_allowed_size_is_read() -> None:
+    assert len(HOSTILE["full.toml"]) == MAX_JOB_BYTES
+    assert isinstance(read_job(HOSTILE["full.toml"], "full.toml", CATALOGUE), TextToImageJob)
+
+
+@pytest.mark.parametrize(
+    ("content", "filename"),
+    [
+        (b'prompt = "x"\r\nseed = 7\r\n', "a.toml"),
+        (b'prompt = "x"\nseed = 7', "a.toml"),
+        (b'\xef\xbb\xbfprompt = "x"\nseed = 7\n', "a.toml"),
+        (b'{"prompt": "x",\r\n"seed": 7}\r\n', "a.json"),
+        (b'{"prompt": "x", "seed": 7}', "a.json"),
+        (b'\xef\xbb\xbf{"prompt": "x", "seed": 7}\n', "a.json"),
+        (b'prompt = "x"\nseed = 7\nend = true', "a.toml"),
+    ],
+)
+def test_line_ends_and_byte_order_marks_of_other_systems_change_nothing(content: bytes, filename: str) -> None:
+    job = read_job(content, filename, CATALOGUE)
+    assert isinstance(job, TextToImageJob)
+    assert (job.prompt, job.seed) == ("x", 7)

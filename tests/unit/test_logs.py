@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from qwen_image_daemon.jobs.quoting import is_control
 from qwen_image_daemon.logs import configure_logs, job_log
 from qwen_image_daemon.settings import LogSettings
 
@@ -63,3 +64,33 @@ def test_a_traceback_is_in_the_log(tmp_path: Path) -> None:
         except ValueError:
             structlog.get_logger().exception("job.broke")
     assert "ValueError: odd" in json.loads((tmp_path / "job.log").read_text())["exception"]
+
+
+HOSTILE = "\x1b]0;owned\x07\x9b31m\u202e\udcfc\nnew line ü"
+
+
+def test_nothing_in_an_event_steers_the_terminal_that_it_is_shown_on(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(LogSettings(format="console"), loop="render")
+    log = structlog.get_logger()
+    log.info("drop.seen", file=HOSTILE, short="\x1b[2J")
+    try:
+        raise ValueError(HOSTILE)  # noqa: TRY301
+    except ValueError:
+        log.exception("job.broke")
+    shown = capsys.readouterr().out
+    shown.encode()
+    assert not any(is_control(character) for character in shown.replace("\n", ""))
+    assert "new line ü" in shown
+    assert shown.splitlines()[0].count("drop.seen") == 1
+    assert not any(line.startswith("new line") for line in shown.partition("job.broke")[0].splitlines())
+    assert "Traceback (most recent call last):\n" in shown
+
+
+def test_a_jobs_own_log_is_ascii_whatever_is_said(tmp_path: Path) -> None:
+    configure_logs(LogSettings(format="console"), loop="render")
+    with job_log(tmp_path / "job.log", "id-1"):
+        structlog.get_logger().info("drop.seen", file=HOSTILE)
+    text = (tmp_path / "job.log").read_text(encoding="ascii")
+    assert text.count("\n") == 1
+    assert not any(is_control(character) for character in text[:-1])
+    assert json.loads(text)["file"] == HOSTILE

@@ -1,6 +1,5 @@
 """The durable queue: states are folders, changes are renames, broken files are survived."""
 
-import shutil
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,8 +10,7 @@ from qwen_image_daemon.render.renderer import StageSeconds
 from qwen_image_daemon.service.board import MOST_ITEMS, Board, summary
 from qwen_image_daemon.spool.records import ErrorReport, FileRecord, ImageRecord, Outcome
 from qwen_image_daemon.spool.spool import Entry
-from qwen_image_daemon.spool.waiting import WaitingJobs
-from rooms import SMALL, Rooms
+from rooms import Rooms
 
 NOW = datetime(2026, 5, 17, 8, 30, tzinfo=UTC)
 REPORT = ErrorReport(kind="Test", what="It broke.", fix="Mend it.")
@@ -84,6 +82,34 @@ def test_an_attempt_mark_that_lost_its_content_still_counts(rooms: Rooms) -> Non
     assert entry.first_attempt_at() is None
 
 
+def test_a_kill_counts_until_a_picture_was_finished_after_it(rooms: Rooms) -> None:
+    entry = rooms.admit("job")
+    assert entry.kills() == 0
+    entry.begin_attempt(NOW)
+    entry.keep_image(0, "png", b"abc", image(0))
+    assert entry.kills() == 1
+    entry.begin_attempt(NOW)
+    assert entry.kills() == 2
+    entry.end_last_attempt("interrupted")
+    assert entry.kills() == 1
+    entry.begin_attempt(NOW)
+    entry.keep_image(1, "png", b"abc", image(1))
+    # The death of the third attempt is the only one since.
+    assert entry.kills() == 1
+    entry.begin_attempt(NOW)
+    entry.keep_image(2, "png", b"abc", image(2))
+    entry.end_last_attempt("interrupted")
+    assert entry.kills() == 0
+
+
+def test_a_kill_whose_mark_lost_its_content_counts(rooms: Rooms) -> None:
+    entry = rooms.admit("job")
+    for number in (1, 2):
+        entry.begin_attempt(NOW)
+        (entry.folder / f"attempt.{number}").write_bytes(b"")
+    assert entry.kills() == 2
+
+
 def test_what_is_given_up_keeps_its_finished_pictures(rooms: Rooms) -> None:
     entry = rooms.admit("job")
     entry.begin_attempt(NOW)
@@ -106,40 +132,6 @@ def test_the_sequence_goes_on_after_a_restart(rooms: Rooms) -> None:
     rooms.admit("a", sequence=7)
     (rooms.admit("torn", sequence=9).folder / "job.json").write_bytes(b"")
     assert rooms.spool.next_sequence() == 8
-
-
-# The index in memory.
-
-
-def test_jobs_wait_by_priority_then_arrival_and_leave_when_they_are_taken(rooms: Rooms) -> None:
-    waiting = WaitingJobs(rooms.spool)
-    for number, (name, priority) in enumerate([("a", 0), ("b", 3), ("c", 3), ("d", -1)]):
-        rooms.admit(name, f'prompt = "x"\npriority = {priority}\n{SMALL}', sequence=number)
-    assert [record.name for record in waiting.refresh()] == ["b", "c", "a", "d"]
-    rooms.spool.take(Entry(rooms.spool.queue / waiting.refresh()[0].id))
-    assert [record.name for record in waiting.refresh()] == ["c", "a", "d"]
-
-
-def test_a_waiting_job_is_read_only_once(rooms: Rooms) -> None:
-    waiting = WaitingJobs(rooms.spool)
-    entry = rooms.admit("job")
-    assert len(waiting.refresh()) == 1
-    (entry.folder / "job.json").write_bytes(b"")
-    assert len(waiting.refresh()) == 1
-    assert waiting.unreadable == []
-
-
-def test_an_unreadable_job_is_told_apart_from_one_that_moved_on(rooms: Rooms) -> None:
-    waiting = WaitingJobs(rooms.spool)
-    torn, empty = rooms.admit("torn"), rooms.admit("empty")
-    (torn.folder / "job.json").write_bytes(b"{")
-    (empty.folder / "job.json").unlink()
-    assert waiting.refresh() == []
-    assert {entry.id for entry in waiting.unreadable} == {torn.id, empty.id}
-    for entry in (torn, empty):
-        shutil.rmtree(entry.folder)
-    waiting.refresh()
-    assert waiting.unreadable == []
 
 
 # The board.

@@ -1,6 +1,6 @@
 """The command line. Parses arguments, prints, sets exit codes. No logic of its own.
 
-Every command imports what it needs when it runs, so that `--help`, `check` and `status` answer at once.
+Every command imports what it needs when it runs, so that `--help`, `check`, `status` and `list` answer at once.
 """
 
 from pathlib import Path
@@ -31,6 +31,8 @@ Model = Annotated[
     Optional[str],  # noqa: UP045
     typer.Option(help="The settings' name of the model for jobs that name none.", metavar="NAME"),
 ]
+
+Job = Annotated[str, typer.Argument(help="Its id, a unique beginning or end of it, or its name.", metavar="ID")]
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  typer's callback
@@ -94,6 +96,58 @@ def status(
     from qwen_image_daemon.cli.watching import show_status
 
     raise typer.Exit(show_status(root, config, as_json=json, follow=follow))
+
+
+@app.command(name="list")
+def list_(
+    root: Root = None,
+    config: Config = None,
+    json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
+) -> None:
+    """List the jobs that are drawn, queued or wait in the inbox, and the last that failed or were cancelled."""
+    from qwen_image_daemon.cli.listing import print_jobs
+
+    raise typer.Exit(print_jobs(root, config, as_json=json))
+
+
+@app.command()
+def pause(root: Root = None, config: Config = None) -> None:
+    """Finish the current image, and begin nothing more until `resume`."""
+    from qwen_image_daemon.cli.asking import pause_daemon
+
+    raise typer.Exit(pause_daemon(root, config))
+
+
+@app.command()
+def resume(root: Root = None, config: Config = None) -> None:
+    """Go on after a `pause`, or a PAUSE file in the inbox, which is deleted."""
+    from qwen_image_daemon.cli.asking import resume_daemon
+
+    raise typer.Exit(resume_daemon(root, config))
+
+
+@app.command()
+def cancel(job: Job, root: Root = None, config: Config = None) -> None:
+    """Drop a job: before its start, or at its next step. What it has goes to outbox/cancelled."""
+    from qwen_image_daemon.cli.asking import cancel_job
+
+    raise typer.Exit(cancel_job(job, root, config))
+
+
+@app.command()
+def retry(job: Job, root: Root = None, config: Config = None) -> None:
+    """Move a job's folder from outbox/failed or outbox/cancelled back into the inbox."""
+    from qwen_image_daemon.cli.retrying import retry_job
+
+    raise typer.Exit(retry_job(job, root, config))
+
+
+@app.command()
+def free_claims(root: Root = None, config: Config = None) -> None:
+    """Free drops that another daemon claimed in this inbox. Only where that daemon is gone for good."""
+    from qwen_image_daemon.cli.asking import free_foreign_claims
+
+    raise typer.Exit(free_foreign_claims(root, config))
 
 
 def main() -> None:

@@ -40,6 +40,8 @@ def describe(status: DaemonStatus, *, running: bool) -> Iterator[str]:
         yield f"not running; it was {status.state} at {_local(status.updated_at)}, and ended without a word"
     else:
         yield f"{status.state} (process {status.pid} on {status.host}, started {_local(status.started_at)})"
+    if running and status.note is not None:
+        yield f"  {status.note}"
     yield from (f"  ! {sentence}" for sentence in status.trouble)
     if running and status.current is not None:
         job = status.current
@@ -48,7 +50,7 @@ def describe(status: DaemonStatus, *, running: bool) -> Iterator[str]:
     counts = status.counts
     yield (
         f"{counts.queued} queued, {counts.waiting} waiting; given out: {counts.succeeded} succeeded, "
-        f"{counts.failed} failed, {counts.refused} refused"
+        f"{counts.failed} failed, {counts.refused} refused, {counts.cancelled} cancelled"
     )
     if status.model is not None:
         yield f"model: {status.model.source} ({status.model.precision} on {status.model.device})"

@@ -17,7 +17,7 @@ from qwen_image_daemon.inbox.drops import Drop
 from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
-from qwen_image_daemon.inbox.names import printable
+from qwen_image_daemon.inbox.names import kept_name, kept_path, printable
 from qwen_image_daemon.inbox.pictures import UnfitPicture, upright_size
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.jobs.models import AnyJob
@@ -57,13 +57,16 @@ class Claimed(Exception):
 class Admission:
     """Takes ready drops out of one inbox into one spool."""
 
-    def __init__(self, intake: Intake, claims: Claims, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self, intake: Intake, claims: Claims, clock: Callable[[], datetime], alive: Callable[[], None]
+    ) -> None:
         self._inbox = intake.inbox
         self._spool = intake.spool
         self._claims = claims
         self._catalogue = intake.catalogue
         self._settings = intake.settings
         self._clock = clock
+        self._alive = alive
         self._repeats = Repeats(intake.spool)
         self._sequence = intake.spool.next_sequence()
 
@@ -103,7 +106,10 @@ class Admission:
             raise
         if first is not None:
             shutil.rmtree(entry.folder)
-            raise Claimed(f"is claimed by another daemon, on {first.host}")
+            raise Claimed(
+                f"is claimed by another daemon, on {first.host}. If that one is gone for good: "
+                "qwen-image-daemon free-claims"
+            )
         return entry
 
     def _hand_over(self, drop: Drop, entry: Entry) -> None:
@@ -131,7 +137,7 @@ class Admission:
             [picture] = inputs
             source = picture.model_copy(update={"path": printable(ready.drop.path)})
         elif ready.files[ready.drop.job_file].size <= MAX_JOB_BYTES:
-            target = entry.folder / DROPPED / PurePosixPath(printable(ready.drop.job_file)).name
+            target = entry.folder / DROPPED / kept_name(ready.drop.job_file)
             source = self._copied(ready, ready.drop.job_file, target)
         else:
             # Refused for its size: it is kept in the inbox's `.taken`, not carried through spool and outbox.
@@ -145,12 +151,12 @@ class Admission:
             sequence=self._sequence,
             received_at=self._clock(),
             source=source,
-            folder=printable(ready.drop.folder),
+            folder=kept_path(ready.drop.folder),
             inputs=inputs,
         )
 
     def _copied(self, ready: Ready, path: str, target: Path) -> FileRecord:
-        record = copy_beneath(self._inbox, path, ready.files[path], target)
+        record = copy_beneath(self._inbox, path, ready.files[path], target, self._alive)
         return record.model_copy(update={"path": printable(path)})
 
     def _check_unchanged(self, ready: Ready) -> None:

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
 from qwen_image_daemon.inbox.listing import Stamp
@@ -52,20 +52,25 @@ def read_beneath(root: Path, relative: str, expected: Stamp, limit: int) -> byte
         return content
 
 
-def copy_beneath(root: Path, relative: str, expected: Stamp, target: Path) -> FileRecord:
+def copy_beneath(
+    root: Path, relative: str, expected: Stamp, target: Path, alive: Callable[[], None] = lambda: None
+) -> FileRecord:
     """Copy a file to `target`, on the disk when this returns, and give its size and hash.
+
+    `alive` is called after each piece: a share may be slow.
 
     Raises ChangedMeanwhile where it changed before or during the copy, OSError where reading or writing fails.
     """
     with opened(open_beneath(root, relative, expected)) as descriptor:
-        size, digest = copy_synced(_chunks(descriptor, relative, expected.size), target)
+        size, digest = copy_synced(_chunks(descriptor, relative, expected.size, alive), target)
         _check_unchanged(descriptor, relative, expected)
     return FileRecord(path=relative, size_bytes=size, sha256=digest)
 
 
-def _chunks(descriptor: int, relative: str, most: int) -> Iterator[bytes]:
+def _chunks(descriptor: int, relative: str, most: int, alive: Callable[[], None]) -> Iterator[bytes]:
     read = 0
     while chunk := os.read(descriptor, CHUNK):
+        alive()
         read += len(chunk)
         if read > most:
             # It grows while we read: without an end we would fill the spool's disk.

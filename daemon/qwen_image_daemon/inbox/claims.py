@@ -8,30 +8,53 @@ import hashlib
 import os
 import socket
 from pathlib import Path
+from typing import Annotated
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
-from qwen_image_daemon.spool.durable import opened, replace_content, sync_folder
+from pydantic import AfterValidator, Field
+
+from qwen_image_daemon.jobs.quoting import is_control
+from qwen_image_daemon.spool.durable import opened, read_plain, replace_content, sync_folder
 from qwen_image_daemon.spool.records import Record
 
 CLAIMS = ".claims"
 STALE_SECONDS = 600.0
 """A claim whose owner's counter stood still for so long is nobody's."""
+_MOST_BYTES = 16 * 1024
+"""More than any claim has: a path of eight folders, each byte written as three."""
 _ALIVE_SUFFIX = ".alive"
 _BREAKING_SUFFIX = ".breaking"
+
+
+def _refuse_leading_out(quoted_path: str) -> str:
+    parts = os.fsdecode(unquote_to_bytes(quoted_path)).split("/")
+    if any(part in {"", ".", ".."} or "\0" in part for part in parts):
+        raise ValueError("leads out of the inbox")
+    return quoted_path
+
+
+def _refuse_controls(text: str) -> str:
+    if any(map(is_control, text)):
+        raise ValueError("holds control characters")
+    return text
+
+
+# Whoever may write to the inbox may write claims too: what they say is checked like a job.
+QuotedPath = Annotated[str, AfterValidator(_refuse_leading_out)]
 
 
 class Claim(Record):
     """What a claim file says: who took which drop as which job."""
 
-    owner: str
+    owner: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{0,64}$")]
     """The spool that it is claimed for: its identity, made by lot once."""
-    host: str
+    host: Annotated[str, AfterValidator(_refuse_controls)]
     boot_id: str
     pid: int
-    job_id: str
-    quoted_path: str
+    job_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]{1,64}$")]
+    quoted_path: QuotedPath
     """The drop, relative to the inbox, percent-encoded: names need not be UTF-8."""
-    quoted_witness: str
+    quoted_witness: QuotedPath
     """The file by whose content the drop is recognised, likewise."""
 
     @property
@@ -140,8 +163,8 @@ class Claims:
 
     def _is_still(self, owner: str, now: float) -> bool:
         try:
-            counter = (self._folder / f"{owner}{_ALIVE_SUFFIX}").read_bytes()
-        except FileNotFoundError:
+            counter = read_plain(self._folder / f"{owner}{_ALIVE_SUFFIX}", _MOST_BYTES)
+        except OSError:
             counter = b""
         known = self._seen.get(owner)
         if known is None or known[0] != counter:
@@ -167,7 +190,7 @@ class Claims:
     def drop_torn(self) -> None:
         """Delete claims that say nothing: their maker died while writing. For an inbox's only daemon."""
         for file in self._folder.glob("*.json"):
-            if self._read(file) is None:
+            if self._read(file) is None and not file.is_dir():
                 file.unlink(missing_ok=True)
 
     def _file(self, path: str) -> Path:
@@ -176,8 +199,8 @@ class Claims:
 
     def _read(self, file: Path) -> Claim | None:
         try:
-            return Claim.model_validate_json(file.read_bytes())
-        except (FileNotFoundError, ValueError):
+            return Claim.model_validate_json(read_plain(file, _MOST_BYTES))
+        except (OSError, ValueError):
             return None
 
 

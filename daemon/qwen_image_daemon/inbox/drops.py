@@ -82,7 +82,8 @@ def _home(
         job_folder, recipe = _home(folder.rpartition("/")[0], files, homes)
         own = files.get(folder, [])
         recipe = _recipe_in(own) or recipe
-        if job_folder is None and recipe is None and _is_job_folder(own):
+        # In a recipe folder pictures are drops of their own, but for those of a job that comes back.
+        if job_folder is None and _is_job_folder(own) and (recipe is None or _is_returned(own)):
             job_folder = folder
         homes[folder] = job_folder, recipe
     return homes[folder]
@@ -100,8 +101,11 @@ def _is_job_folder(names: list[str]) -> bool:
     job_files = _job_files(names)
     if len(job_files) != 1:
         return False
-    is_returned = any(path.rpartition("/")[2].casefold() == RESULT for path in names)
-    return is_returned or PurePosixPath(job_files[0]).stem.casefold() == JOB_STEM
+    return _is_returned(names) or PurePosixPath(job_files[0]).stem.casefold() == JOB_STEM
+
+
+def _is_returned(names: list[str]) -> bool:
+    return any(path.rpartition("/")[2].casefold() == RESULT for path in names)
 
 
 def _drop(path: str, recipe: str | None) -> Drop | None:

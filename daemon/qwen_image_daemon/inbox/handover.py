@@ -2,13 +2,14 @@
 
 import hashlib
 import shutil
+import stat
 from datetime import datetime, timedelta
 from pathlib import Path, PurePosixPath
 
 import structlog
 
 from qwen_image_daemon.inbox.claims import Claim, Claims
-from qwen_image_daemon.spool.durable import sync_folder
+from qwen_image_daemon.spool.durable import read_plain, sync_folder
 from qwen_image_daemon.spool.identity import ID_LENGTH, time_of_id
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
 from qwen_image_daemon.spool.spool import Entry, Spool
@@ -98,9 +99,12 @@ def _bytes_below(path: Path) -> int:
 def _same(source: Path, record: JobRecord) -> bool:
     known: FileRecord = record.source
     try:
-        if source.stat(follow_symlinks=False).st_size != known.size_bytes:
+        status = source.stat(follow_symlinks=False)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != known.size_bytes:
             return False
         # Oversized files were never hashed; their size has to do.
-        return known.sha256 in {"", hashlib.sha256(source.read_bytes()).hexdigest()}
+        if not known.sha256:
+            return True
+        return known.sha256 == hashlib.sha256(read_plain(source, known.size_bytes)).hexdigest()
     except OSError:
         return False

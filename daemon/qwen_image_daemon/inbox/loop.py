@@ -22,8 +22,6 @@ from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 
-ALLOWANCE_SECONDS = 300.0
-"""A look that copies large pictures from a slow share may take long."""
 _LIFE_SECONDS = 30.0
 """So often a daemon on a shared inbox shows that it is alive; a twentieth of what makes a claim stale."""
 _CLEARING_SECONDS = 3600.0
@@ -35,11 +33,15 @@ def take_in(intake: Intake, control: LoopControl) -> None:
     Raises GaveUp where it drains and inbox or spool fail.
     """
     settings = intake.settings
-    door = _Door(intake)
+
+    def alive() -> None:
+        # The pause between two looks counts too: it may be set longer than any look takes.
+        control.beat(control.share_timeout_seconds + max(settings.rescan_seconds, settings.settle_seconds))
+
+    door = _Door(intake, alive)
 
     def go_on() -> bool:
-        # The pause between two looks counts too: it may be set longer than any look takes.
-        control.beat(ALLOWANCE_SECONDS + max(settings.rescan_seconds, settings.settle_seconds))
+        alive()
         door.show_life()
         return not control.stopping.is_asked()
 
@@ -67,8 +69,9 @@ def take_in(intake: Intake, control: LoopControl) -> None:
 class _Door:
     """The inbox over its absences: set up where it is new, settled where it comes back, else looked at."""
 
-    def __init__(self, intake: Intake) -> None:
+    def __init__(self, intake: Intake, alive: Callable[[], None]) -> None:
         self._intake = intake
+        self._alive = alive
         self._inbox = intake.inbox
         self._spool = intake.spool
         self._settings = intake.settings
@@ -111,7 +114,7 @@ class _Door:
         """Settle what a take-in that died left behind, and begin anew."""
         self._spool.discard_unfinished_copies()
         finish_hand_overs(self._inbox, self._spool, self._claims, shared=self._settings.shared)
-        return TakeIn(self._intake, self._claims, lambda: datetime.now(UTC))
+        return TakeIn(self._intake, self._claims, lambda: datetime.now(UTC), self._alive)
 
     def _clear_up(self) -> None:
         if time.monotonic() >= self._next_clearing:

@@ -3,11 +3,11 @@
 Compared without case.
 """
 
-import re
 from pathlib import PurePosixPath
 
 from qwen_image_daemon.jobs.parsing import syntax_of
-from qwen_image_daemon.jobs.paths import IMAGE_SUFFIXES, is_ignored_name
+from qwen_image_daemon.jobs.paths import IMAGE_SUFFIXES, MAX_NAME_BYTES, is_ignored_name
+from qwen_image_daemon.jobs.quoting import is_control
 
 WAITING_SUFFIX = ".waiting.txt"
 """Our own notes beside jobs that wait."""
@@ -17,12 +17,12 @@ CANCEL_SUFFIX = ".cancel"
 PAUSE_NAMES = frozenset({"pause", "pause.txt"})
 """A file of such a name in the inbox itself halts rendering. Windows likes to add the suffix."""
 
-_UNDECODABLE = re.compile("[\udc80-\udcff]")
 _RECIPE_STEM = "recipe"
+_LONGEST_SUFFIX = 32
 _CONFLICT = ".sync-conflict-"
 
 # What else our own result folders hold beside the job, for those that are moved back into the inbox.
-_OUR_RESULTS = frozenset({"error.txt", "cancelled.txt", "job.log"})
+_OUR_RESULTS = frozenset({"error.txt", "cancelled.txt", "already-sent.txt", "job.log"})
 
 
 def is_ignored(name: str) -> bool:
@@ -62,5 +62,27 @@ def is_cancel(path: str) -> bool:
 
 
 def printable(path: str) -> str:
-    """Give a path as it can be written down: bytes that are no UTF-8 become %XX. Records and results are UTF-8."""
-    return _UNDECODABLE.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", path)
+    """Give a path as it can be written down: what is no UTF-8, or steers instead of being drawn, becomes %XX.
+
+    Records and results are UTF-8, and letters, status and notes are read in terminals, which would obey.
+    """
+    return "".join(_written_out(character) if is_control(character) else character for character in path)
+
+
+def _written_out(character: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in character.encode(errors="surrogateescape"))
+
+
+def kept_name(path: str) -> str:
+    """Give the printable name under which a file is kept, short enough for file systems, with its suffix whole."""
+    name = PurePosixPath(printable(path)).name
+    suffix = PurePosixPath(name).suffix
+    if len(suffix.encode()) > _LONGEST_SUFFIX:
+        suffix = ""
+    stem = name.removesuffix(suffix).encode()[: MAX_NAME_BYTES - len(suffix.encode())]
+    return f"{stem.decode(errors='ignore')}{suffix}"
+
+
+def kept_path(path: str) -> str:
+    """Give the printable path of folders that mirrors another, each name short enough for file systems."""
+    return "/".join(kept_name(part) for part in path.split("/") if part)

@@ -43,6 +43,11 @@ def upright_size(path: Path, settings: InboxSettings) -> Size:
         ) from None
     except UnfitPicture:
         raise
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError):
+        # Raised while the header is read. Whatever the settings allow, Pillow's own limit holds.
+        raise UnfitPicture(
+            f"the picture has more than {Image.MAX_IMAGE_PIXELS:,} pixels.", "Scale it down."
+        ) from None
     except Exception as error:  # noqa: BLE001  decoders raise whatever a broken file leads them to: struct.error, TypeError
         raise UnfitPicture(
             f"the picture cannot be decoded: {error}.", "Export it again, or copy it anew."

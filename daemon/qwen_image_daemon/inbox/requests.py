@@ -9,7 +9,7 @@ import structlog
 from qwen_image_daemon.inbox.drops import Drop
 from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.listing import Stamp
-from qwen_image_daemon.inbox.names import CANCEL_SUFFIX, PAUSE_NAMES, is_cancel, printable
+from qwen_image_daemon.inbox.names import CANCEL_SUFFIX, PAUSE_NAMES, is_cancel, kept_path, printable
 from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.spool import Entry, Spool
@@ -68,7 +68,7 @@ def _is_called(entry: Entry, folder: str, name: str) -> bool:
     except (OSError, ValueError):
         # It moved on, or is broken.
         return False
-    return record.folder == folder and (
+    return record.folder == kept_path(folder) and (
         record.name == name or _names(name, PurePosixPath(record.source.path).name)
     )
 

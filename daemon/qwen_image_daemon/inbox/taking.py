@@ -1,6 +1,5 @@
 """One look at the inbox: which drops are ready, and what the others wait for."""
 
-import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,10 +14,11 @@ from qwen_image_daemon.inbox.claims import Claims
 from qwen_image_daemon.inbox.drops import Drop, Drops, sort_out
 from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
-from qwen_image_daemon.inbox.names import is_conflict, printable
+from qwen_image_daemon.inbox.names import is_conflict, kept_name, printable
 from qwen_image_daemon.inbox.pictures import UnfitPicture, check_size
 from qwen_image_daemon.inbox.requests import Requests
 from qwen_image_daemon.inbox.settling import Settling
+from qwen_image_daemon.inbox.spellings import spellings
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
 from qwen_image_daemon.jobs.models import AnyJob, source_images
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
@@ -50,11 +50,18 @@ class Look:
 class TakeIn:
     """Takes drops out of one inbox into one spool. Remembers what it saw, so that files can settle."""
 
-    def __init__(self, intake: Intake, claims: Claims, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        claims: Claims,
+        clock: Callable[[], datetime],
+        alive: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Prepare to look. `alive` is called after each piece that is copied: a share may be slow."""
         self._inbox = intake.inbox
         self._catalogue = intake.catalogue
         self._settings = intake.settings
-        self._admission = Admission(intake, claims, clock)
+        self._admission = Admission(intake, claims, clock, alive)
         self._requests = Requests(intake.inbox, intake.spool, clock)
         self._watermark = Watermark(intake.spool.root, intake.limits)
         self._settling = Settling(intake.settings.settle_seconds)
@@ -148,7 +155,7 @@ class TakeIn:
         job = read_recipe(text, recipe, self._catalogue, name)
         if isinstance(job, Rejection):
             return f"waits until its recipe is right. {job}"
-        job_file = f"{PurePosixPath(printable(drop.path)).stem}{PurePosixPath(recipe).suffix}"
+        job_file = kept_name(f"{PurePosixPath(drop.path).stem}{PurePosixPath(recipe).suffix}")
         composed = (job_file, job_text_of_recipe(text, recipe, name))
         files = {drop.path: stamp, drop.job_file: recipe_stamp}
         return Ready(drop, self._oversized(drop, {name: stamp.size}) or job, files, {name: drop.path}, composed)
@@ -173,7 +180,7 @@ class TakeIn:
             return known[1]
         # One byte more than is allowed shows the reader that the file is too long.
         content = read_beneath(self._inbox, path, stamp, MAX_JOB_BYTES + 1)
-        job = read_job(content, PurePosixPath(path).name, self._catalogue)
+        job = read_job(content, PurePosixPath(printable(path)).name, self._catalogue)
         self._read[path] = (stamp, job)
         return job
 
@@ -189,15 +196,15 @@ def _files(drop: Drop, found: Drops) -> tuple[str, ...]:
 
 
 def _place(drop: Drop, name: str, listing: Mapping[str, Stamp]) -> str | None:
-    """Find a picture that a job names. Macs write names in another Unicode form than they are typed in."""
+    """Find a picture that a job names."""
     beside = PurePosixPath(drop.job_file).parent
-    forms = (name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD")))
-    return next((place for form in forms if (place := (beside / form).as_posix()) in listing), None)
+    places = ((beside / spelling).as_posix() for spelling in spellings(name))
+    return next((place for place in places if place in listing), None)
 
 
 def _sound_name(path: str) -> str:
     """Give the name under which a job may name a dropped picture, whatever it is called."""
-    name = PurePosixPath(printable(path)).name
+    name = kept_name(path)
     return name if fault_of_image_path(name) is None else f"source{PurePosixPath(name).suffix.lower()}"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import structlog
 
 from qwen_image_daemon.inbox.names import WAITING_SUFFIX, printable
+from qwen_image_daemon.spool.durable import create_anew
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +25,7 @@ class WaitingNotes:
     def update(self, waiting: Mapping[str, str]) -> None:
         """Make the notes say what `waiting` says: reasons by path of the job file."""
         for path in self._written.keys() - waiting.keys():
-            self._note(path).unlink(missing_ok=True)
+            self._take_away(path)
         for path, reason in waiting.items():
             if self._written.get(path) != reason:
                 log.info("drop.waiting", file=printable(path), reason=reason)
@@ -33,13 +34,18 @@ class WaitingNotes:
 
     def _write(self, path: str, reason: str) -> None:
         try:
-            self._note(path).write_text(
-                f"{printable(Path(path).name)} {reason}.\nIt starts by itself as soon as nothing is missing.\n",
-                encoding="utf-8",
-            )
+            note = f"{printable(Path(path).name)} {reason}.\nIt starts by itself as soon as nothing is missing.\n"
+            create_anew(self._note(path), note.encode())
         except OSError as error:
             # A name too long for the suffix, or a read-only share: the log and the status say it too.
             log.warning("note.unwritten", file=printable(path), reason=str(error))
+
+    def _take_away(self, path: str) -> None:
+        try:
+            self._note(path).unlink(missing_ok=True)
+        except OSError as error:
+            # A folder of that name, or one that we may not write to: no reason to stop taking in.
+            log.warning("note.left", file=printable(path), reason=str(error))
 
     def _note(self, path: str) -> Path:
         return self._inbox / f"{path}{WAITING_SUFFIX}"

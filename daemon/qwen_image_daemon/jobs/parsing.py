@@ -186,7 +186,8 @@ def _parse_json(text: str, shown: str) -> Document | Problem:
 
 
 def _doubled_keys(text: str) -> list[Fault]:
-    # Loaded only where there is something to complain about.
+    # Loaded only where there is something to complain about. It passes over keys that lie very deep: a document
+    # with tables within tables has other faults, so that it is refused all the same.
     from qwen_image_daemon.jobs.locating import positions  # noqa: PLC0415
 
     return [

@@ -66,7 +66,7 @@ def prompts_say_something(settings: Settings) -> Iterator[Fault]:
 
 def texts_are_printable(settings: Settings) -> Iterator[Fault]:
     """Refuse control characters: no keyboard writes them, and they spoil lists and logs."""
-    for key, allowed in (("prompt", "\n\t"), ("negative_prompt", "\n\t"), ("name", "")):
+    for key, allowed in (("prompt", "\n\t"), ("negative_prompt", "\n\t"), ("name", ""), ("id", "")):
         text = settings.get(key) or ""
         found = next((character for character in text if is_control(character) and character not in allowed), None)
         if found is not None:

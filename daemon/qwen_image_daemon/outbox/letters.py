@@ -1,15 +1,37 @@
-"""`ERROR.txt`: what went wrong and what to do, for the person who dropped the job."""
+"""`ERROR.txt`, `CANCELLED.txt`, `ALREADY-SENT.txt`: what happened and what to do, for who dropped the job."""
 
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 
-ERROR = "ERROR.txt"
+ERROR, CANCELLED, DUPLICATE = "ERROR.txt", "CANCELLED.txt", "ALREADY-SENT.txt"
 
 
-def error_letter(record: JobRecord, outcome: Outcome) -> str:
-    """Write the letter for a job that was refused or failed."""
-    if outcome.status == "duplicate":
-        return f"{_duplicate(record, outcome)}\n"
-    return f"{_refused(record, outcome) if outcome.status == 'refused' else _failed(record, outcome)}\n"
+def letter_for(record: JobRecord, outcome: Outcome) -> tuple[str, str]:
+    """Write the letter for a job that did not succeed. Gives its file's name, and its text."""
+    match outcome.status:
+        case "cancelled":
+            return CANCELLED, f"{_cancelled(record, outcome)}\n"
+        case "duplicate":
+            return DUPLICATE, f"{_duplicate(record, outcome)}\n"
+        case "refused":
+            return ERROR, f"{_refused(record, outcome)}\n"
+        case _:
+            return ERROR, f"{_failed(record, outcome)}\n"
+
+
+def _cancelled(record: JobRecord, outcome: Outcome) -> str:
+    by = outcome.cancelled_by or "somebody"
+    wanted = record.to_do().num_images
+    drawn = (
+        f"{len(outcome.images)} of its {wanted} pictures were finished before; they are in this folder."
+        if outcome.images
+        else "None of its pictures was finished."
+    )
+    return (
+        f"{record.name} ({record.source.path}) was cancelled by {by}. {drawn}\n\n"
+        "To run it again, move this folder back into the inbox, or say `qwen-image-daemon retry` with its id:\n"
+        f"  {record.id}\n"
+        "It is then drawn from its first picture."
+    )
 
 
 def _duplicate(record: JobRecord, outcome: Outcome) -> str:
@@ -27,7 +49,7 @@ def _refused(record: JobRecord, outcome: Outcome) -> str:
     complaints = "\n".join(f"{problem.where}: {problem.what}\n  {problem.fix}" for problem in outcome.problems)
     return (
         f"{record.source.path} was not run: {number} wrong with it.\n\n{complaints}\n\n"
-        "Correct the file and drop it into the inbox again."
+        "Correct the file and drop it into the inbox again, or move this whole folder there."
     )
 
 
@@ -41,7 +63,10 @@ def _failed(record: JobRecord, outcome: Outcome) -> str:
         else ""
     )
     tried = f"It was tried {tries}." if outcome.attempts else "It was not begun."
+    details = "".join(f"  {line}\n" for line in report.details) if report else ""
+    known = f"What is known:\n{details}\n" if details else ""
     return (
-        f"{record.name} ({record.source.path}) failed. {tried}{drawn}\n\n{what}\n  {fix}\n\n"
-        "To try again, copy the job file and its pictures from this folder back into the inbox."
+        f"{record.name} ({record.source.path}) failed. {tried}{drawn}\n\n{what}\n  {fix}\n\n{known}"
+        "To try again, move this folder back into the inbox, or say `qwen-image-daemon retry` with its id:\n"
+        f"  {record.id}"
     )

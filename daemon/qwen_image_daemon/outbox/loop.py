@@ -23,8 +23,6 @@ from qwen_image_daemon.spool.spool import Entry, Spool
 
 log = structlog.get_logger(__name__)
 
-_ALLOWANCE_SECONDS = 300.0
-"""Copying a large result to a slow share may take long."""
 _CLEARING_SECONDS = 3600.0
 
 
@@ -48,8 +46,12 @@ def give_out(outlet: Outlet, control: LoopControl) -> None:
     place = Place("outbox", outbox, spool)
     troubles = 0
     clear_at = 0.0
+
+    def alive() -> None:
+        control.beat(control.share_timeout_seconds)
+
     while not control.stopping.is_asked():
-        control.beat(_ALLOWANCE_SECONDS)
+        alive()
         upstream_ended = control.no_more()
         try:
             # Each time anew: nothing may be written below the bare mount point of a share that went away.
@@ -63,10 +65,10 @@ def give_out(outlet: Outlet, control: LoopControl) -> None:
                     return
                 _settle_unreadable(spool, entry)
                 with job_log(entry.log_file, entry.id):
-                    log.info("result.published", folder=str(publish(entry, outbox)))
+                    log.info("result.published", folder=str(publish(entry, outbox, alive)))
                 spool.file_done(entry)
                 crash_point("give-out.filed")
-                control.beat(_ALLOWANCE_SECONDS)
+                alive()
                 carrier.carry()
         except (OSError, ValueError) as error:
             # A full disk, a share that is away: what is rendered stays in the spool until it can be given out.

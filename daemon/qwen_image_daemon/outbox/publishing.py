@@ -1,34 +1,50 @@
 """Giving out one finished job: built beside, shown by one rename, `result.json` last."""
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import BinaryIO, assert_never
 
 from qwen_image_daemon import __version__
 from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.outbox.clearing import building_folder
-from qwen_image_daemon.outbox.letters import ERROR, error_letter
+from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
 from qwen_image_daemon.spool.durable import copy_synced, sync_folder, sync_tree
 from qwen_image_daemon.spool.identity import slug
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord, JobRecord, Outcome
 from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, Entry
 
-FAILED = "failed"
+FAILED, CANCELLED = "failed", "cancelled"
+"""Folders of the outbox for what did not succeed."""
 CHUNK = 1 << 20
 
 
 def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
     """Say where a job's result belongs: always the same place for the same job."""
-    day = f"{record.received_at:%Y-%m-%d}"
-    shelf = day if outcome.status in {"succeeded", "duplicate"} else FAILED
+    match outcome.status:
+        case "succeeded" | "duplicate":
+            shelf = f"{record.received_at:%Y-%m-%d}"
+        case "cancelled":
+            shelf = CANCELLED
+        case "failed" | "refused":
+            shelf = FAILED
+        case status:
+            assert_never(status)
     # The folders that people sort their drops into are found again below the shelf.
     return outbox / shelf / record.folder / f"{slug(record.name)}-{record.id}"
 
 
-def publish(entry: Entry, outbox: Path) -> Path:
-    """Give out a finished job, and say where it is. Safe to repeat after any interruption. Raises OSError."""
+def _unheard() -> None:
+    pass
+
+
+def publish(entry: Entry, outbox: Path, alive: Callable[[], None] = _unheard) -> Path:
+    """Give out a finished job, and say where it is. Safe to repeat after any interruption. Raises OSError.
+
+    `alive` is called after each piece that the outbox took: a large result on a slow share may take long.
+    """
     record, outcome = entry.record(), entry.outcome()
     final = result_folder(outbox, record, outcome)
     if (final / RESULT).is_file():
@@ -36,7 +52,7 @@ def publish(entry: Entry, outbox: Path) -> Path:
     building = building_folder(outbox, record.id)
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
-    _fill(building, entry, record, outcome)
+    _fill(building, entry, record, outcome, alive)
     _make_folders(final.parent)
     crash_point("give-out.built")
     # rename(2) silently replaces an empty folder; ids are unique, so none of ours exists.
@@ -56,7 +72,11 @@ def _make_folders(folder: Path) -> None:
     sync_folder(folder.parent)
 
 
-def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> None:
+def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive: Callable[[], None]) -> None:
+    def copy(source: Path, name: str) -> FileRecord:
+        with source.open("rb") as original:
+            return _write(_pieces(original, alive), folder, name)
+
     inputs = entry.folder / INPUTS
     dropped = {relative.casefold() for relative in _files_below(inputs)}
     stem = slug(record.name)
@@ -66,15 +86,16 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
     images = {image.file.path: _public_name(stem, image) for image in outcome.images}
     files: list[FileRecord] = []
     for spooled, public in images.items():
-        _copy(entry.folder / IMAGES / spooled, folder, public)
+        copy(entry.folder / IMAGES / spooled, public)
     crash_point("give-out.building")
     job_files = [file.name for file in entry.dropped_files()]
-    files += [_copy(source, folder, source.name) for source in entry.dropped_files()]
+    files += [copy(source, source.name) for source in entry.dropped_files()]
     if outcome.status != "succeeded":
-        files += [_copy(inputs / relative, folder, relative) for relative in _files_below(inputs)]
-        files.append(_write([error_letter(record, outcome).encode()], folder, ERROR))
+        files += [copy(inputs / relative, relative) for relative in _files_below(inputs)]
+        name, text = letter_for(record, outcome)
+        files.append(_write([text.encode()], folder, name))
     if entry.log_file.is_file():
-        files.append(_copy(entry.log_file, folder, LOG))
+        files.append(copy(entry.log_file, LOG))
     result = JobResult(
         id=record.id,
         name=record.name,
@@ -86,6 +107,7 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome) -> No
         problems=outcome.problems,
         error=outcome.error,
         earlier=outcome.earlier,
+        cancelled_by=outcome.cancelled_by,
         images=image_results(outcome.images, images),
         files=tuple(files),
         received_at=record.received_at,
@@ -108,9 +130,11 @@ def _public_name(stem: str, image: ImageRecord) -> str:
     return f"{stem}-{int(spooled.stem) + 1}{spooled.suffix}"
 
 
-def _copy(source: Path, folder: Path, name: str) -> FileRecord:
-    with source.open("rb") as original:
-        return _write(iter(partial(original.read, CHUNK), b""), folder, name)
+def _pieces(original: BinaryIO, alive: Callable[[], None]) -> Iterator[bytes]:
+    for piece in iter(partial(original.read, CHUNK), b""):
+        alive()
+        yield piece
+    alive()
 
 
 def _write(chunks: Iterable[bytes], folder: Path, name: str) -> FileRecord:

@@ -71,8 +71,8 @@ class JobResult(Record):
     id: str
     name: str
     status: OutcomeStatus
-    """succeeded; failed: it was tried and could not be done; refused: the job file is wrong; duplicate:
-    the same job, by its own id, was sent before, and was not run again."""
+    """succeeded; failed: it was tried and could not be done; refused: the job file is wrong; cancelled: somebody
+    asked for its end; duplicate: the same job, by its own id, was sent before, and was not run again."""
     job_file: str | None
     """The job file as it was dropped, in this folder; None where it was too large to be carried along."""
     requested: Requested
@@ -87,6 +87,8 @@ class JobResult(Record):
     """Why a job failed."""
     earlier: str | None
     """Of a duplicate: the id of the job that was sent before, under whose id its result lies."""
+    cancelled_by: str | None
+    """Who asked for the end of a cancelled job."""
     images: tuple[ImageResult, ...]
     files: tuple[FileRecord, ...]
     """Every other file of this folder, so that a copy of it can be checked."""

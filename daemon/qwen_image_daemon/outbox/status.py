@@ -11,7 +11,9 @@ from qwen_image_daemon.spool.reports import CurrentJob
 
 STATUS = "status.json"
 
-DaemonState = Literal["starting", "loading", "idle", "rendering", "troubled", "stopping", "stopped", "broken"]
+DaemonState = Literal[
+    "starting", "loading", "idle", "rendering", "paused", "troubled", "stopping", "stopped", "broken"
+]
 QueueStatus = Literal["queued", "rendering", "rendered"]
 
 
@@ -31,7 +33,7 @@ class QueueItem(Record):
 
 
 class Counts(Record):
-    """Jobs by where they are. The last three count what was given out since the spool was last cleared."""
+    """Jobs by where they are. The last five count what was given out since the spool was last cleared."""
 
     waiting: int = 0
     """Dropped, but not whole yet: still being written, or waiting for a picture."""
@@ -41,6 +43,8 @@ class Counts(Record):
     succeeded: int = 0
     failed: int = 0
     refused: int = 0
+    cancelled: int = 0
+    duplicate: int = 0
 
 
 class DaemonStatus(Record):
@@ -53,7 +57,10 @@ class DaemonStatus(Record):
     host: str
     pid: int
     state: DaemonState
-    """troubled: it waits for a fault of its surroundings to pass; broken: it gave up, and says why."""
+    """paused: somebody asked it to begin nothing; troubled: it waits for a fault of its surroundings to pass;
+    broken: it gave up, and says why."""
+    note: str | None = None
+    """What to know although nothing is wrong: who paused it, and how it goes on."""
     trouble: tuple[str, ...] = ()
     """What is wrong at present, in sentences."""
     started_at: datetime

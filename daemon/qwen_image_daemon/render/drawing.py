@@ -9,17 +9,17 @@ from datetime import UTC, datetime
 import structlog
 from PIL.Image import Image
 
+from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
-from qwen_image_daemon.loop_control import LoopControl
+from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.pace import Pace
-from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RenderStopped, RequestRefused
+from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RequestRefused
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
 from qwen_image_daemon.render.sources import load_source
 from qwen_image_daemon.render.warm_model import WarmModel
-from qwen_image_daemon.settings import RenderSettings
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 from qwen_image_daemon.spool.reports import RenderReport
 from qwen_image_daemon.spool.spool import Entry
@@ -30,25 +30,23 @@ log = structlog.get_logger(__name__)
 class JobDrawing:
     """Draws jobs on the warm model, and says how far it is."""
 
-    def __init__(
-        self, settings: RenderSettings, warm: WarmModel, saver: Saver, reporter: Reporter, control: LoopControl
-    ) -> None:
-        self._settings = settings
+    def __init__(self, warm: WarmModel, saver: Saver, reporter: Reporter, interruptions: Interruptions) -> None:
         self._warm = warm
         self._saver = saver
         self._reporter = reporter
-        self._control = control
+        self._interruptions = interruptions
 
     def draw(self, entry: Entry, record: JobRecord) -> Outcome:
         """Draw the pictures of a job that are not finished yet, and hand each to the saver.
 
-        Gives the outcome but for what the saver still has to write. Raises RenderStopped where a stop is asked,
-        RenderError, or OSError.
+        Gives the outcome but for what the saver still has to write. Raises RenderStopped where a stop, a pause
+        or the job's end is asked, RenderError, or OSError.
         """
         parameters = record.to_do()
         waited_since = time.monotonic()
         renderer = self._loaded(parameters.model)
         load_seconds = time.monotonic() - waited_since
+        self._interruptions.at_start()
         entry.begin_attempt(datetime.now(UTC))
         memory_before = renderer.clean_up()
         log.info("job.started", name=record.name, images=parameters.num_images, model=parameters.model)
@@ -76,12 +74,10 @@ class JobDrawing:
         for index in range(parameters.num_images):
             if index in finished:
                 continue
-            if self._control.stopping.is_asked():
-                raise RenderStopped
-            # Before its first sign of life too: a load may have been promised an hour.
-            self._control.beat(self._settings.step_timeout_seconds)
+            self._interruptions.at_image()
             request = replace(first, seed=parameters.seed + index)
-            rendering = renderer.render(request, self._progress(pace, index))
+            rendering = renderer.render(request, self._progress(entry, pace, index))
+            crash_point("render.image-drawn")
             pace.image_done()
             self._saver.save(entry, index, rendering, parameters)
             log.info("image.rendered", index=index, seed=request.seed, **rendering.seconds.model_dump())
@@ -90,18 +86,16 @@ class JobDrawing:
         if self._warm.name == model:
             return self._warm.get(model)
         self._reporter.say(RenderReport(activity="loading", model_name=model))
-        self._control.beat(self._settings.load_timeout_seconds)
+        self._interruptions.at_load()
         log.info("model.loading", model=model)
         renderer = self._warm.get(model)
         log.info("model.loaded", model=model, **renderer.info.model_dump(exclude={"versions"}))
         return renderer
 
-    def _progress(self, pace: Pace, index: int) -> Callable[[Progress], None]:
+    def _progress(self, entry: Entry, pace: Pace, index: int) -> Callable[[Progress], None]:
         def note(progress: Progress) -> None:
-            self._control.beat(self._settings.step_timeout_seconds)
             self._reporter.say_current(pace.at(index, progress))
-            if self._control.stopping.is_urgent():
-                raise RenderStopped
+            self._interruptions.at_step(entry.id)
 
         return note
 

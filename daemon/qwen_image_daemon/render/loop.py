@@ -1,7 +1,7 @@
 """The render loop: take a job, draw it, finish it. Touches only the spool and the model."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -10,6 +10,9 @@ import structlog
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl
 from qwen_image_daemon.render.drawing import JobDrawing
+from qwen_image_daemon.render.endings import Endings
+from qwen_image_daemon.render.interruptions import Interruptions
+from qwen_image_daemon.render.recovery import give_up_killers
 from qwen_image_daemon.render.renderer import (
     ModelUnavailable,
     Renderer,
@@ -18,19 +21,21 @@ from qwen_image_daemon.render.renderer import (
     UnexpectedFailure,
 )
 from qwen_image_daemon.render.reporting import Reporter
+from qwen_image_daemon.render.retries import Retries
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.warm_model import WarmModel
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
-from qwen_image_daemon.spool.records import ErrorReport, JobRecord, Outcome
-from qwen_image_daemon.spool.reports import RenderReport, unwritten_is_logged
+from qwen_image_daemon.spool.control import Controls, PauseCause, who_paused
+from qwen_image_daemon.spool.records import ErrorReport, Outcome
+from qwen_image_daemon.spool.reports import Activity, RenderReport, unwritten_is_logged
 from qwen_image_daemon.spool.spool import Entry, Spool
-from qwen_image_daemon.spool.waiting import WaitingJobs
+from qwen_image_daemon.spool.waiting import WaitingJob, WaitingJobs
 
 log = structlog.get_logger(__name__)
 
 _IDLE_ALLOWANCE_SECONDS = 60.0
-_KILLS_BEFORE_QUARANTINE = 2
-_IDLE = {"activity": "idle", "current": None, "trouble": None}
+_READING_SECONDS = 5.0
+"""A start on a long queue reads for so long before it listens again."""
 
 
 def render_jobs(
@@ -59,82 +64,92 @@ class _RenderLoop:
         self._warm = warm
         self._saver = saver
         self._control = control
-        self._waiting = WaitingJobs(spool)
+        self._controls = Controls(spool)
+        self._endings = Endings(spool, self._controls)
+        self._waiting = WaitingJobs(spool, _READING_SECONDS)
+        self._retries = Retries(settings.retry_pause_seconds)
         self._reporter = Reporter(spool)
-        self._drawing = JobDrawing(settings, warm, saver, self._reporter, control)
+        interruptions = Interruptions(settings, control, self._controls, self._drop_cancelled)
+        self._drawing = JobDrawing(warm, saver, self._reporter, interruptions)
         self._troubles = 0
         self._missing: dict[str, str] = {}
         """Models that could not be loaded, with the reason, until the next pause is over."""
 
     def run(self) -> None:
-        """Take → draw → finish, until there is a reason to end."""
+        """Look, and do what is next, until there is a reason to end."""
         while not self._control.stopping.is_asked():
             self._control.beat(_IDLE_ALLOWANCE_SECONDS)
             try:
-                upstream_ended = self._control.no_more()
-                jobs = self._waiting_jobs()
-                record = next((job for job in jobs if job.to_do().model not in self._missing), None)
-                if record is not None:
-                    self._work(record)
-                    continue
-                self._saver.wait()
-                if jobs:
-                    self._wait_for_models()
-                elif upstream_ended:
+                if self._is_done():
                     return
-                else:
-                    self._idle()
             except OSError as error:
                 # The surroundings: a full disk, a failing one. No job's fault, and none is lost.
-                self._put_back_all("interrupted")
-                self._pause(f"{error} It goes on by itself when the fault is gone.")
+                self._saver.forget()
+                for entry in self._endings.put_back_all("interrupted"):
+                    self._waiting.put_back(entry)
+                self._rest(f"{error} It goes on by itself when the fault is gone.")
         self._saver.wait()
 
     def recover(self) -> None:
         """Settle what a killed process left in `active`: finish what was concluded, queue the rest again."""
-        for entry in self._spool.entries(self._spool.active):
-            kills = sum(end == "" for end in entry.attempts().values())
-            if kills >= _KILLS_BEFORE_QUARANTINE and not entry.is_concluded():
-                report = ErrorReport(
-                    kind="KilledTheRenderer",
-                    what=f"The render process died {kills} times while it worked on this job.",
-                    fix="Look into job.log and the daemon's log; a smaller picture may need less memory.",
-                )
-                self._spool.quarantine(entry, report, datetime.now(UTC))
-                log.error("job.quarantined", id=entry.id, kills=kills)
-        self._put_back_all(None)
+        give_up_killers(self._spool, self._controls)
+        self._endings.put_back_all(None)
 
-    def _put_back_all(self, how: str | None) -> None:
-        self._saver.forget()
-        for entry in self._spool.entries(self._spool.active):
-            if entry.is_concluded():
-                self._spool.release(entry)
-                continue
-            if how is not None:
-                entry.end_last_attempt(how)
-            self._spool.put_back(entry)
-            log.info("job.put_back", id=entry.id)
+    def _is_done(self) -> bool:
+        """Take → draw → finish one job, or wait a moment. Says whether nothing is left and nothing can come."""
+        upstream_ended = self._control.no_more()
+        self._cope_with_unsaved()
+        self._drop_cancelled()
+        jobs = self._waiting_jobs()
+        if upstream_ended and not jobs:
+            # The last one may have come after the last listing.
+            self._waiting.expire()
+            jobs = self._waiting_jobs()
+        if self._waiting.behind:
+            return False
+        causes = self._controls.paused_by()
+        job = None if causes else self._next(jobs)
+        if job is not None:
+            self._work(job)
+            return False
+        self._saver.wait()
+        if self._saver.failures:
+            return False
+        if upstream_ended and not jobs and not self._waiting.withheld:
+            return True
+        self._wait(causes, jobs)
+        return False
 
-    def _waiting_jobs(self) -> list[JobRecord]:
-        jobs = self._waiting.refresh()
-        for entry in self._waiting.unreadable:
-            report = ErrorReport.of_unreadable("The job's entry in the spool cannot be read any more.")
-            self._spool.quarantine(entry, report, datetime.now(UTC))
-            log.error("job.quarantined", id=entry.id, reason="unreadable")
-        return jobs
+    def _next(self, jobs: Sequence[WaitingJob]) -> WaitingJob | None:
+        ready = (job for job in jobs if job.model not in self._missing and self._retries.is_due(job.id))
+        return next(ready, None)
 
-    def _idle(self) -> None:
-        if self._reporter.report.activity != "idle":
-            self._reporter.say(self._reporter.report.model_copy(update=_IDLE))
+    def _wait(self, causes: tuple[PauseCause, ...], jobs: Sequence[WaitingJob]) -> None:
+        """Nothing can be drawn at present: say why, and look again in a while."""
+        if causes:
+            self._hold(who_paused(causes), jobs)
+        elif any(job.model not in self._missing for job in jobs):
+            self._idle("idle", f"Jobs that wait for their next try: {self._retries.waiting()}.")
+        elif self._missing or self._waiting.withheld:
+            trouble = " ".join((*self._missing.values(), *self._waiting.withheld.values()))
+            self._missing.clear()
+            self._rest(trouble)
+        else:
+            self._idle("idle", None)
+
+    def _hold(self, note: str, jobs: Sequence[WaitingJob]) -> None:
+        if self._control.drain and jobs:
+            raise GaveUp(f"{note} Jobs that are left in the queue: {len(jobs)}.")
+        self._idle("paused", note)
+
+    def _idle(self, activity: Activity, note: str | None) -> None:
+        now = {"activity": activity, "current": None, "note": note, "trouble": None}
+        report = self._reporter.report.model_copy(update=now)
+        if report != self._reporter.report:
+            self._reporter.say(report)
         time.sleep(GLANCE_SECONDS)
 
-    def _wait_for_models(self) -> None:
-        """All jobs that are left need models that could not be loaded: look again after a while."""
-        trouble = " ".join(self._missing.values())
-        self._missing.clear()
-        self._pause(trouble)
-
-    def _pause(self, trouble: str) -> None:
+    def _rest(self, trouble: str) -> None:
         log.warning("render.troubled", reason=trouble)
         report = RenderReport(activity="troubled", trouble=trouble, model_name=self._warm.name)
         with unwritten_is_logged():
@@ -144,72 +159,113 @@ class _RenderLoop:
         self._troubles += 1
         self._control.rest(self._troubles)
 
-    def _work(self, record: JobRecord) -> None:
+    def _waiting_jobs(self) -> Sequence[WaitingJob]:
+        jobs = self._waiting.refresh()
+        for entry in self._waiting.unreadable:
+            report = ErrorReport.of_unreadable("The job's entry in the spool cannot be read any more.")
+            self._spool.quarantine(entry, report, datetime.now(UTC))
+            log.error("job.quarantined", id=entry.id, reason="unreadable")
+        return jobs
+
+    def _drop_cancelled(self) -> None:
+        """Conclude the queued jobs whose end was asked for, and forget what was asked too late."""
+        for job_id in self._controls.cancelled():
+            entry = self._spool.find(job_id)
+            if entry is None or entry.folder.parent == self._spool.active:
+                # On its way into the queue; or its last pictures are being written, and it ends by itself.
+                continue
+            if entry.folder.parent == self._spool.queue:
+                self._waiting.forget(job_id)
+                self._endings.cancel(self._spool.take(entry))
+            elif entry.is_concluded():
+                self._controls.forget_cancel(job_id)
+
+    def _work(self, job: WaitingJob) -> None:
         """Bring one job to its end, or leave it in the queue for later."""
-        entry = self._spool.take(Entry(self._spool.queue / record.id))
+        if job.suspect:
+            # Should it take the process down again, no other job may be blamed for it.
+            self._saver.wait()
+        self._waiting.forget(job.id)
+        try:
+            entry = self._spool.take(Entry(self._spool.queue / job.id))
+        except FileNotFoundError:
+            log.warning("job.vanished", id=job.id)
+            return
         with job_log(entry.log_file, entry.id):
-            try:
-                outcome = self._drawing.draw(entry, record)
-                self._troubles = 0
-                self._saver.do(partial(self._finish, entry, record.to_do().num_images, outcome))
-            except RenderStopped:
-                self._leave(entry, "interrupted")
-                log.info("job.interrupted")
-            except ModelUnavailable as error:
-                # Jobs of other models need not wait for this one.
-                self._leave(entry, "interrupted")
-                self._missing[record.to_do().model] = f"{error} {error.fix}"
-                log.warning("model.unavailable", model=record.to_do().model, reason=str(error))
-            except RenderError as error:
-                if error.remedy == "replace":
-                    raise
-                self._cope(entry, error)
-            except OSError:
+            self._draw(entry)
+        if job.suspect:
+            self._saver.wait()
+
+    def _draw(self, entry: Entry) -> None:
+        try:
+            record = entry.record()
+            outcome = self._drawing.draw(entry, record)
+            self._troubles = 0
+            self._saver.do(entry, partial(self._endings.succeed, entry, record.to_do().num_images, outcome))
+        except RenderStopped:
+            self._stop(entry)
+        except ModelUnavailable as error:
+            # Jobs of other models need not wait for this one.
+            self._leave(entry, "interrupted")
+            self._missing[record.to_do().model] = f"{error} {error.fix}"
+            log.warning("model.unavailable", model=record.to_do().model, reason=str(error))
+        except RenderError as error:
+            if error.remedy == "replace":
                 raise
-            except Exception as error:
-                # The job boundary: no fault of one job ends the others.
-                log.exception("job.broke")
-                fault = f"{type(error).__name__}: {error}"
-                self._cope(entry, UnexpectedFailure(fault, "The daemon's log holds the details."))
+            self._cope(entry, error)
+        except OSError:
+            raise
+        except Exception as error:
+            # The job boundary: no fault of one job ends the others.
+            log.exception("job.broke")
+            self._cope(entry, _unexpected(error))
 
-    def _finish(self, entry: Entry, images_wanted: int, outcome: Outcome) -> None:
-        """Conclude a job whose pictures are on the disk. Runs in the saver's thread, after they were written."""
-        images = entry.finished_images()
-        if len(images) == images_wanted:
-            ordered = tuple(images[index] for index in sorted(images))
-            self._conclude(entry, outcome.model_copy(update={"images": ordered}))
-        # Otherwise a write failed: the render thread hears of it, and puts the job back.
+    def _stop(self, entry: Entry) -> None:
+        if self._controls.is_cancelled(entry.id):
+            self._settle(entry)
+            self._endings.cancel(entry)
+        else:
+            self._leave(entry, "interrupted")
+            log.info("job.interrupted")
 
-    def _conclude(self, entry: Entry, outcome: Outcome) -> None:
-        known = {
-            "attempts": len(entry.attempts()),
-            "started_at": entry.first_attempt_at(),
-            "finished_at": datetime.now(UTC),
-        }
-        with job_log(entry.log_file, entry.id):
-            event = "job.succeeded" if outcome.status == "succeeded" else "job.failed"
-            log.info(event, images=len(outcome.images), attempts=known["attempts"])
-        self._spool.finish(entry, outcome.model_copy(update=known))
+    def _cope_with_unsaved(self) -> None:
+        """See to jobs whose pictures could not be written, by a fault of theirs, after they were drawn."""
+        while self._saver.failures:
+            _, (entry, failure) = self._saver.failures.popitem()
+            with job_log(entry.log_file, entry.id):
+                log.error("job.broke", exc_info=failure)
+                self._cope(entry, _unexpected(failure))
 
     def _cope(self, entry: Entry, error: RenderError) -> None:
         """Try a failed job again, or give it up: for good where trying again cannot help."""
-        self._saver.wait()
+        self._settle(entry)
         if "" not in entry.attempts().values():
             # It failed before an attempt began, while the model was loaded: uncounted, it would be tried for ever.
             entry.begin_attempt(datetime.now(UTC))
         failures = sum(end == "failed" for end in entry.attempts().values()) + 1
         log.warning("attempt.failed", kind=type(error).__name__, reason=str(error), failures=failures)
         if error.remedy == "retry" and failures < self._attempts:
+            self._retries.after(entry.id, failures)
             self._leave(entry, "failed")
             return
         if self._warm.name is not None:
             self._warm.get(self._warm.name).clean_up()
         images = tuple(entry.finished_images().values())
         report = ErrorReport.of(error)
-        self._conclude(entry, Outcome(status="failed", finished_at=datetime.now(UTC), images=images, error=report))
+        outcome = Outcome(status="failed", finished_at=datetime.now(UTC), images=images, error=report)
+        self._endings.conclude(entry, outcome)
 
     def _leave(self, entry: Entry, how: str) -> None:
         """Put a job back into the queue with what it has, for a later attempt."""
-        self._saver.wait()
+        self._settle(entry)
         entry.end_last_attempt(how)
-        self._spool.put_back(entry)
+        self._waiting.put_back(self._spool.put_back(entry))
+
+    def _settle(self, entry: Entry) -> None:
+        """Wait until nothing of a job is on its way to the disk; what failed there counts no more."""
+        self._saver.wait()
+        self._saver.failures.pop(entry.id, None)
+
+
+def _unexpected(error: BaseException) -> UnexpectedFailure:
+    return UnexpectedFailure(f"{type(error).__name__}: {error}", "The daemon's log holds the details.")

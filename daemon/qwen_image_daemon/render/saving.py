@@ -19,12 +19,18 @@ _MOST_PENDING = 4
 
 
 class Saver:
-    """One thread that does what it is given, in order. What fails is raised at the next call or at `wait`."""
+    """One thread that does what it is given, in order. What fails is told at the next call or at `wait`.
+
+    An OSError is the surroundings' fault, and raised whoever calls. Any other exception is raised only to its own
+    job; once that job calls no more, it is left in `failures`.
+    """
 
     def __init__(self, png_compression: int) -> None:
         self._png_compression = png_compression
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="save")
-        self._pending: list[Future[None]] = []
+        self._pending: list[tuple[Entry, Future[None]]] = []
+        self.failures: dict[str, tuple[Entry, BaseException]] = {}
+        """Jobs whose work failed by a fault of their own, by id."""
         # Log lines of the thread carry what this one's carry; the log of one job is not among it.
         self._context = copy_context()
 
@@ -34,27 +40,37 @@ class Saver:
     def __exit__(self, *exc_info: object) -> None:
         self._thread.shutdown()
 
-    def do(self, work: Callable[[], None]) -> None:
-        """Queue `work`. Raises what earlier work raised (OSError)."""
-        self._pending.append(self._thread.submit(self._context.run, work))
+    def do(self, entry: Entry, work: Callable[[], None]) -> None:
+        """Queue `work` for a job. Raises an earlier OSError, and what earlier work of this job raised."""
+        self._pending.append((entry, self._thread.submit(self._context.run, work)))
         self._settle(_MOST_PENDING)
+        _, failure = self.failures.pop(entry.id, (entry, None))
+        if failure is not None:
+            raise failure
 
     def save(self, entry: Entry, index: int, rendering: Rendering, parameters: EffectiveParameters) -> None:
-        """Queue picture `index` of a job to be written. Raises what earlier work raised (OSError)."""
-        self.do(partial(save_image, entry, index, rendering, parameters, self._png_compression))
+        """Queue picture `index` of a job to be written. Raises as `do` does."""
+        self.do(entry, partial(save_image, entry, index, rendering, parameters, self._png_compression))
 
     def wait(self) -> None:
-        """Wait until all is done. Raises what it raised (OSError)."""
+        """Wait until all is done. Raises an earlier OSError."""
         self._settle(0)
 
     def forget(self) -> None:
         """Wait until all is done, whatever it raised: for when its jobs are put back anyway."""
-        wait(self._pending)
+        wait(future for _, future in self._pending)
         self._pending.clear()
+        self.failures.clear()
 
     def _settle(self, left: int) -> None:
-        while self._pending and (len(self._pending) > left or self._pending[0].done()):
-            self._pending.pop(0).result()
+        while self._pending and (len(self._pending) > left or self._pending[0][1].done()):
+            entry, future = self._pending.pop(0)
+            failure = future.exception()
+            if isinstance(failure, OSError):
+                raise failure
+            if failure is not None:
+                # The first one tells most.
+                self.failures.setdefault(entry.id, (entry, failure))
 
 
 def save_image(

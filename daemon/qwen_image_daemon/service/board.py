@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from qwen_image_daemon import __version__
-from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus, QueueItem, QueueStatus
+from qwen_image_daemon.outbox.status import STATUS, Counts, DaemonState, DaemonStatus
+from qwen_image_daemon.service.items import items, queued_item
 from qwen_image_daemon.spool.durable import replace_content
-from qwen_image_daemon.spool.records import JobRecord, Record
+from qwen_image_daemon.spool.records import Record
 from qwen_image_daemon.spool.reports import (
     GIVE_OUT_REPORT,
     RENDER_REPORT,
@@ -19,13 +20,16 @@ from qwen_image_daemon.spool.reports import (
     TakeInReport,
     unwritten_is_logged,
 )
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 from qwen_image_daemon.spool.waiting import WaitingJobs
 
 MOST_ITEMS = 200
 """Queue items that the status lists; the counts are always whole."""
 _REFRESH_SECONDS = 10.0
 """An unchanged status is written anew so often, so that an old one means a dead daemon."""
+
+_READING_SECONDS = 0.2
+"""A long queue that was there at the start is read bit by bit: signals and systemd wait meanwhile."""
 
 R = TypeVar("R", bound=Record)
 
@@ -35,7 +39,7 @@ class Board:
 
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
-        self._waiting = WaitingJobs(spool)
+        self._waiting = WaitingJobs(spool, _READING_SECONDS)
         self._lengths: dict[Path, tuple[int, int]] = {}
         self._started_at = datetime.now(UTC)
         self._written: DaemonStatus | None = None
@@ -60,32 +64,35 @@ class Board:
         render = _read(spool.state / RENDER_REPORT, RenderReport) or RenderReport(activity="starting")
         take_in = _read(spool.state / TAKE_IN_REPORT, TakeInReport) or TakeInReport()
         give_out = _read(spool.state / GIVE_OUT_REPORT, GiveOutReport) or GiveOutReport()
-        queued = self._waiting.refresh()
+        queued = self._waiting.refresh()[:MOST_ITEMS]
         active, rendered = spool.entries(spool.active), spool.entries(spool.rendered)
-        items = [
-            *_items(active, "rendering"),
-            *_items(rendered, "rendered"),
-            *(_item(record, "queued") for record in queued[:MOST_ITEMS]),
+        listed = [
+            *items(active[:MOST_ITEMS], "rendering"),
+            *items(rendered[:MOST_ITEMS], "rendered"),
+            *map(queued_item, queued),
         ]
         return DaemonStatus(
             daemon_version=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
             state=state or render.activity,
+            note=render.note if state is None else None,
             trouble=(*trouble, *filter(None, (take_in.trouble, render.trouble, give_out.trouble))),
             started_at=self._started_at,
             updated_at=datetime.now(UTC),
             current=render.current if state != "stopped" else None,
-            queue=tuple(items[:MOST_ITEMS]),
+            queue=tuple(listed[:MOST_ITEMS]),
             waiting=take_in.waiting,
             counts=Counts(
                 waiting=len(take_in.waiting),
-                queued=len(queued),
+                queued=self._waiting.count,
                 rendering=len(active),
                 rendered=len(rendered),
                 succeeded=self._length(spool.shelf("succeeded")),
                 failed=self._length(spool.shelf("failed")),
                 refused=self._length(spool.shelf("refused")),
+                cancelled=self._length(spool.shelf("cancelled")),
+                duplicate=self._length(spool.shelf("duplicate")),
             ),
             model=render.model if state != "stopped" else None,
             memory=render.memory,
@@ -108,29 +115,6 @@ def _read(path: Path, model: type[R]) -> R | None:
         return None
 
 
-def _items(entries: list[Entry], status: QueueStatus) -> list[QueueItem]:
-    items: list[QueueItem] = []
-    for entry in entries[:MOST_ITEMS]:
-        try:
-            items.append(_item(entry.record(), status, entry.first_attempt_at()))
-        except (OSError, ValueError):
-            # It moved on while we looked.
-            continue
-    return items
-
-
-def _item(record: JobRecord, status: QueueStatus, started_at: datetime | None = None) -> QueueItem:
-    return QueueItem(
-        id=record.id,
-        name=record.name,
-        status=status,
-        priority=record.priority,
-        images=record.effective.num_images if record.effective else 0,
-        received_at=record.received_at,
-        started_at=started_at,
-    )
-
-
 def summary(status: DaemonStatus) -> str:
     """Give the status in one line."""
     doing: str = status.state
@@ -141,4 +125,7 @@ def summary(status: DaemonStatus) -> str:
     line = (
         f"{doing}; {counts.queued} queued, {counts.succeeded} succeeded, {counts.failed + counts.refused} failed"
     )
-    return f"{line}; {status.trouble[0]}" if status.trouble else line
+    if counts.cancelled:
+        line = f"{line}, {counts.cancelled} cancelled"
+    more = status.trouble[0] if status.trouble else status.note
+    return f"{line}; {more}" if more else line

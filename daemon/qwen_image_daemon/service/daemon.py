@@ -2,6 +2,7 @@
 
 import signal
 import time
+from datetime import UTC, datetime
 from types import FrameType
 from typing import get_args
 
@@ -16,8 +17,16 @@ from qwen_image_daemon.service.notifying import Systemd
 from qwen_image_daemon.service.preparation import Unready, check_ready
 from qwen_image_daemon.service.running import LoopProcess, LoopThread, RunningLoop
 from qwen_image_daemon.settings import Settings
+from qwen_image_daemon.spool.durable import replace_content
 from qwen_image_daemon.spool.locks import Held, lock
 from qwen_image_daemon.spool.records import OutcomeStatus
+from qwen_image_daemon.spool.reports import (
+    RENDER_DEATH,
+    RENDER_REPORT,
+    RenderDeath,
+    RenderReport,
+    unwritten_is_logged,
+)
 from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
@@ -63,7 +72,7 @@ class _Daemon:
             # Before any loop starts: a stop that comes early is a stop like any other.
             signal.signal(number, self._on_signal)
         self._take_in, self._render, self._give_out = self._loops = [
-            KeptLoop(name, self._start) for name in get_args(LoopName)
+            KeptLoop(name, self._start, self._put_down_death) for name in get_args(LoopName)
         ]
 
     def run(self) -> int:
@@ -98,11 +107,15 @@ class _Daemon:
             reasons = [loop.keep(progress, stopping=self._stopping.is_asked()) for loop in self._loops]
             if any(reasons):
                 return tuple(filter(None, reasons))
+            if self._options.once:
+                for loop in self._loops:
+                    loop.abandon_hung()
             self._end_in_order()
             if time.monotonic() >= next_look and not self._render.over:
                 next_look = time.monotonic() + _BOARD_SECONDS
-                self._systemd.status(summary(self._board.update(self._state(), ())))
-            if all(loop.healthy for loop in self._loops):
+                self._systemd.status(summary(self._board.update(self._state(), self._troubles())))
+            if self._render.healthy:
+                # Of the two loops on shares only the status tells: restarting us brings no file server back.
                 self._systemd.alive()
             time.sleep(_TICK_SECONDS)
         return ()
@@ -113,8 +126,8 @@ class _Daemon:
             self._stops_passed_on += 1
             log.info("daemon.stopping", urgent=self._stops_passed_on > 1)
             self._systemd.stopping()
-            self._take_in.running.ask_to_stop()
-            self._render.running.ask_to_stop()
+            self._take_in.ask_to_stop()
+            self._render.ask_to_stop()
 
     def _end_in_order(self) -> None:
         """Let each loop end when the one before it has: first take in, then render, then give out."""
@@ -124,17 +137,32 @@ class _Daemon:
             return
         if not self._spool.entries(self._spool.rendered):
             # Counted and written before the last carrying, so that the outbox keeps the final state.
-            self._board.update("stopped", ())
+            self._board.update("stopped", self._troubles())
             self._give_out.running.let_end()
-        elif self._stopping.is_asked():
+        if self._stopping.is_asked():
             self._publish_until = self._publish_until or time.monotonic() + _LAST_PUBLISH_SECONDS
             if self._stopping.is_urgent() or time.monotonic() > self._publish_until:
-                self._give_out.running.ask_to_stop()
+                self._give_out.ask_to_stop()
 
     def _state(self) -> DaemonState | None:
         if self._stopping.is_asked():
             return "stopping"
-        return None if all(loop.healthy for loop in self._loops) else "troubled"
+        return None if self._render.healthy else "troubled"
+
+    def _troubles(self) -> tuple[str, ...]:
+        return tuple(filter(None, (loop.trouble for loop in self._loops)))
+
+    def _put_down_death(self, name: LoopName, how: str, silent_seconds: float | None) -> None:
+        """Leave the next render process word of how the last one died, while it is known."""
+        if name != "render":
+            return
+        try:
+            report = RenderReport.model_validate_json((self._spool.state / RENDER_REPORT).read_bytes())
+        except (OSError, ValueError):
+            report = None
+        death = RenderDeath(how=how, died_at=datetime.now(UTC), silent_seconds=silent_seconds, last_report=report)
+        with unwritten_is_logged():
+            replace_content(self._spool.state / RENDER_DEATH, death.to_bytes())
 
     def _progress(self) -> tuple[int, ...]:
         """Give a value that changes whenever a job gets on."""

@@ -25,7 +25,7 @@ class Systemd:
         self._notifier.notify("STOPPING=1")
 
     def alive(self) -> None:
-        """Say that every loop keeps its word. Call it often: it is passed on when it is due."""
+        """Say that we tick and the render loop keeps its word. Call it often: it is passed on when it is due."""
         if self._interval and time.monotonic() - self._last_beat >= self._interval:
             self._notifier.notify("WATCHDOG=1")
             self._last_beat = time.monotonic()

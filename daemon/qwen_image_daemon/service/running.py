@@ -3,22 +3,21 @@
 The service sees no difference but one: threads cannot be killed, so their death is the daemon's.
 """
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import threading
 import time
 from multiprocessing.connection import wait
-from multiprocessing.process import BaseProcess
-from multiprocessing.sharedctypes import Synchronized
-from multiprocessing.synchronize import Event
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import ClassVar, Final, Literal, Protocol
 
 import structlog
 
 from qwen_image_daemon.logs import configure_logs
-from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
+from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl, Stopping
 from qwen_image_daemon.service.loops import LoopName, Options, run_loop
 from qwen_image_daemon.settings import Settings
 from qwen_image_daemon.spool.locks import Held, lock
@@ -29,7 +28,7 @@ log = structlog.get_logger(__name__)
 GAVE_UP = 3
 """Exit code of a loop that drains and cannot go on."""
 _START_ALLOWANCE_SECONDS = 120.0
-_PREDECESSOR_SECONDS = 30.0
+_LAST_WAIT_SECONDS: Final = 1.0
 
 _spawning = multiprocessing.get_context("spawn")
 
@@ -50,6 +49,14 @@ class RunningLoop(Protocol):
         """Say whether it has not given a sign of life for longer than it announced."""
         ...
 
+    def silent_seconds(self) -> float:
+        """Give the time within which it last announced to give the next sign of life."""
+        ...
+
+    def signs_of_life(self) -> int:
+        """Count the signs of life that it gave since it was started."""
+        ...
+
     def ask_to_stop(self) -> None:
         """Ask it to end; a second time: at the next step."""
         ...
@@ -59,12 +66,47 @@ class RunningLoop(Protocol):
         ...
 
     def kill(self) -> None:
-        """End it at once, as a power cut would."""
+        """End it as a power cut would, and wait for nothing: `state` tells when it is gone."""
         ...
 
     def describe_death(self) -> str:
         """Say how it died, for the log."""
         ...
+
+
+class _Line(ctypes.Structure):
+    """Memory that the service and one loop share. Each field is written by one of them, in one piece.
+
+    Without a lock on purpose: one that a killed process held would never be free again.
+    """
+
+    _fields_: ClassVar = [
+        ("deadline", ctypes.c_double),
+        ("allowance", ctypes.c_double),
+        ("signs", ctypes.c_ulong),
+        ("no_more", ctypes.c_bool),
+    ]
+
+    deadline: float
+    allowance: float
+    signs: int
+    no_more: bool
+
+    def announce(self, allowance_seconds: float) -> None:
+        """Promise the next sign of life within so many seconds."""
+        self.allowance = allowance_seconds
+        self.deadline = time.monotonic() + allowance_seconds
+
+
+class _Child(SpawnProcess):
+    """A child that its parent's exit does not wait for.
+
+    Python joins all children at its exit, for as long as it takes: for ever, where one waits for a dead server.
+    """
+
+    def join(self, timeout: float | None = _LAST_WAIT_SECONDS) -> None:
+        """Wait for the end of the process, but not long."""
+        super().join(timeout)
 
 
 class LoopProcess:
@@ -74,11 +116,11 @@ class LoopProcess:
 
     def __init__(self, name: LoopName, settings: Settings, options: Options) -> None:
         self.name: LoopName = name
-        self._deadline = _spawning.Value("d", time.monotonic() + _START_ALLOWANCE_SECONDS)
-        self._no_more = _spawning.Event()
-        self._process: BaseProcess = _spawning.Process(
+        self._line: _Line = _spawning.RawValue(_Line)
+        self._line.announce(_START_ALLOWANCE_SECONDS)
+        self._process = _Child(
             target=_run_in_process,
-            args=(name, settings.model_dump_json(), options, self._deadline, self._no_more),
+            args=(name, settings.model_dump_json(), options, self._line),
             name=f"qwen-image-daemon {name}",
         )
         self._process.start()
@@ -95,7 +137,15 @@ class LoopProcess:
 
     def overdue(self) -> bool:
         """Say whether it broke its word to give a sign of life."""
-        return bool(time.monotonic() > self._deadline.value)
+        return time.monotonic() > self._line.deadline
+
+    def silent_seconds(self) -> float:
+        """Give the time within which it announced a sign of life."""
+        return self._line.allowance
+
+    def signs_of_life(self) -> int:
+        """Count its signs of life."""
+        return self._line.signs
 
     def ask_to_stop(self) -> None:
         """Ask it to end; a second time: at the next step."""
@@ -104,12 +154,11 @@ class LoopProcess:
 
     def let_end(self) -> None:
         """Tell it that the room upstream has ended."""
-        self._no_more.set()
+        self._line.no_more = True
 
     def kill(self) -> None:
-        """End it at once."""
+        """End it, and wait for nothing."""
         self._process.kill()
-        self._process.join(timeout=5)
 
     def describe_death(self) -> str:
         """Say how it died."""
@@ -121,8 +170,7 @@ def _run_in_process(
     name: LoopName,
     settings_json: str,
     options: Options,
-    deadline: "Synchronized[float]",
-    no_more: Event,
+    line: _Line,
 ) -> None:
     stopping = Stopping()
     # Ctrl-C reaches the whole terminal group; only the service decides what it means.
@@ -133,11 +181,19 @@ def _run_in_process(
     configure_logs(settings.log, loop=name)
 
     def beat(allowance_seconds: float) -> None:
-        deadline.value = time.monotonic() + allowance_seconds
+        line.announce(allowance_seconds)
+        line.signs += 1
 
-    control = LoopControl(stopping=stopping, beat=beat, no_more=no_more.is_set, drain=options.once)
+    control = LoopControl(
+        stopping=stopping,
+        beat=beat,
+        no_more=lambda: line.no_more,
+        drain=options.once,
+        share_timeout_seconds=settings.service.share_timeout_seconds,
+    )
     spool = Spool(settings.folders.spool)
-    _wait_for_predecessor(spool, name)
+    if not _predecessor_is_gone(spool, name, stopping):
+        return
     with lock(_lock_file(spool, name)):
         try:
             run_loop(name, settings, options, control)
@@ -150,15 +206,18 @@ def _lock_file(spool: Spool, name: LoopName) -> Path:
     return spool.state / f"{name}.lock"
 
 
-def _wait_for_predecessor(spool: Spool, name: LoopName) -> None:
-    """Wait until the same loop of a killed service is gone: two would do the same job twice."""
-    end = time.monotonic() + _PREDECESSOR_SECONDS
-    while time.monotonic() < end:
+def _predecessor_is_gone(spool: Spool, name: LoopName, stopping: Stopping) -> bool:
+    """Wait until the same loop of a killed service is gone: two would do the same job twice.
+
+    One that waits for a dead file server takes as long as that; the service then takes us for hung, and says so.
+    """
+    while not stopping.is_asked():
         try:
             with lock(_lock_file(spool, name)):
-                return
+                return True
         except Held:
-            time.sleep(0.05)
+            time.sleep(GLANCE_SECONDS)
+    return False
 
 
 def _die_with_parent() -> None:
@@ -178,7 +237,8 @@ class LoopThread:
         self.name: LoopName = name
         self._stopping = Stopping()
         self._no_more = threading.Event()
-        self._deadline = time.monotonic() + _START_ALLOWANCE_SECONDS
+        self._line = _Line()
+        self._line.announce(_START_ALLOWANCE_SECONDS)
         self._state: State = "running"
         self._death = ""
         self._thread = threading.Thread(target=self._run, args=(settings, options), name=name, daemon=True)
@@ -186,7 +246,11 @@ class LoopThread:
 
     def _run(self, settings: Settings, options: Options) -> None:
         control = LoopControl(
-            stopping=self._stopping, beat=self._beat, no_more=self._no_more.is_set, drain=options.once
+            stopping=self._stopping,
+            beat=self._beat,
+            no_more=self._no_more.is_set,
+            drain=options.once,
+            share_timeout_seconds=settings.service.share_timeout_seconds,
         )
         structlog.contextvars.bind_contextvars(loop=self.name)
         how: State = "died"
@@ -200,7 +264,8 @@ class LoopThread:
             self._state = how
 
     def _beat(self, allowance_seconds: float) -> None:
-        self._deadline = time.monotonic() + allowance_seconds
+        self._line.announce(allowance_seconds)
+        self._line.signs += 1
 
     def state(self) -> State:
         """Say whether it runs, and if not, how it ended."""
@@ -208,7 +273,15 @@ class LoopThread:
 
     def overdue(self) -> bool:
         """Say whether it broke its word to give a sign of life."""
-        return time.monotonic() > self._deadline
+        return time.monotonic() > self._line.deadline
+
+    def silent_seconds(self) -> float:
+        """Give the time within which it announced a sign of life."""
+        return self._line.allowance
+
+    def signs_of_life(self) -> int:
+        """Count its signs of life."""
+        return self._line.signs
 
     def ask_to_stop(self) -> None:
         """Ask it to end; a second time: at the next step."""

@@ -1,7 +1,6 @@
 """What people ask of the daemon, as files in `spool/control/`: hold everything, drop one job. No port, no signal.
 
-Whoever asks writes a file and is done; the render loop looks. What is asked while no daemon runs
-waits for the next.
+Whoever asks writes a file and is done; the render loop looks. What is asked while no daemon runs waits for one.
 """
 
 from typing import Final, Literal, get_args

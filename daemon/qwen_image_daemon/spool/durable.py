@@ -1,7 +1,9 @@
 """Writing files so that they are whole or absent after a kill or a power cut."""
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -49,7 +51,7 @@ def write_synced(path: Path, content: bytes) -> None:
 def write_durably(path: Path, content: bytes) -> None:
     """Write `path` so that a reader, also after a power cut, finds the old content or the new, never a part."""
     temporary = path.with_name(f".{path.name}.tmp")
-    write_synced(temporary, content)
+    create_anew(temporary, content, synced=True)
     temporary.replace(path)
     sync_folder(path.parent)
 
@@ -57,8 +59,33 @@ def write_durably(path: Path, content: bytes) -> None:
 def replace_content(path: Path, content: bytes) -> None:
     """Write `path` so that a reader finds the old content or the new. A power cut may lose it: for status only."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(content)
+    create_anew(temporary, content)
     temporary.replace(path)
+
+
+def create_anew(path: Path, content: bytes, *, synced: bool = False) -> None:
+    """Write a file that is new, whatever had its name before.
+
+    On a share that may be a link out of it, or a pipe that nobody reads: opened for writing, it would hold us.
+    """
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+        if synced:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def read_plain(path: Path, most_bytes: int) -> bytes:
+    """Read a small file where others may have put something else: OSError where it is no file, or larger."""
+    with opened(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)) as descriptor:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_size > most_bytes:
+            raise OSError(errno.EINVAL, "This is no file, or a larger one than is expected", str(path))
+        content = b""
+        while len(content) < most_bytes and (chunk := os.read(descriptor, most_bytes - len(content))):
+            content += chunk
+        return content
 
 
 def move_durably(source: Path, target: Path) -> None:

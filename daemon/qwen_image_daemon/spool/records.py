@@ -85,6 +85,14 @@ class ImageRecord(Record):
     save_seconds: float
 
 
+class AttemptMark(Record):
+    """`attempt.N`: written before the accelerator is touched. Its name says later how the attempt ended."""
+
+    began_at: datetime
+    finished_images: int
+    """Pictures that were finished by then: so each mark also tells how far the attempt before it got."""
+
+
 class ErrorReport(Record):
     """Why a job failed, in words for a person."""
 
@@ -92,6 +100,8 @@ class ErrorReport(Record):
     """Class of the error, for programs."""
     what: str
     fix: str
+    details: tuple[str, ...] = ()
+    """What else is known, in lines: how the process died, memory, the end of the job's log."""
 
     @classmethod
     def of(cls, error: RenderError) -> "ErrorReport":
@@ -136,6 +146,8 @@ class Outcome(Record):
     error: ErrorReport | None = None
     earlier: str | None = None
     """Of a duplicate: the id of the job that was sent before."""
+    cancelled_by: str | None = None
+    """Who asked for the end of a cancelled job."""
     model: ModelInfo | None = None
     memory_before: MemoryInfo | None = None
     memory_after: MemoryInfo | None = None

@@ -16,8 +16,9 @@ log = structlog.get_logger(__name__)
 TAKE_IN_REPORT = "take-in.json"
 RENDER_REPORT = "render.json"
 GIVE_OUT_REPORT = "give-out.json"
+RENDER_DEATH = "render.death.json"
 
-Activity = Literal["starting", "loading", "idle", "rendering", "troubled"]
+Activity = Literal["starting", "loading", "idle", "rendering", "paused", "troubled"]
 
 
 class CurrentJob(Record):
@@ -46,8 +47,22 @@ class RenderReport(Record):
     """The settings' name of the model that is loaded or being loaded."""
     model: ModelInfo | None = None
     memory: MemoryInfo | None = None
+    note: str | None = None
+    """What a person should know although nothing is wrong: who paused the daemon."""
     trouble: str | None = None
     """Why nothing can be rendered at present."""
+
+
+class RenderDeath(Record):
+    """How the last render process died, put down by the service for the next one."""
+
+    how: str
+    """Signal or exit code."""
+    died_at: datetime
+    silent_seconds: float | None = None
+    """The service killed it because it gave no sign of life for so long; None where it died by itself."""
+    last_report: RenderReport | None = None
+    """What it said last."""
 
 
 class TakeInReport(Record):

@@ -9,9 +9,11 @@ from typing import get_args
 
 from pydantic import ValidationError
 
+from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.spool.durable import move_durably, sync_folder, sync_tree, write_durably, write_synced
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.records import (
+    AttemptMark,
     ErrorReport,
     FileRecord,
     ImageRecord,
@@ -79,19 +81,51 @@ class Entry:
         path = self.image_path(index, suffix)
         path.parent.mkdir(exist_ok=True)
         write_synced(path, content)
+        crash_point("render.image-written")
         write_durably(path.with_suffix(".json"), record.to_bytes())
+        crash_point("render.image-kept")
 
     def begin_attempt(self, now: datetime) -> int:
         """Make an attempt durable before the accelerator is touched. Gives its number, counted from 1."""
         number = 1 + max(self.attempts(), default=0)
-        write_durably(self.folder / f"attempt.{number}", now.isoformat().encode())
+        mark = AttemptMark(began_at=now, finished_images=len(self.finished_images()))
+        write_durably(self.folder / f"attempt.{number}", mark.to_bytes())
+        crash_point("render.attempt-marked")
         return number
 
     def first_attempt_at(self) -> datetime | None:
         """Say when the first attempt began, as far as it is known."""
+        began = (self._mark(number, end) for number, end in self.attempts().items())
+        return min((mark.began_at for mark in began if mark is not None), default=None)
+
+    def died_attempt_at(self) -> datetime | None:
+        """Say when the last attempt began, where it died with its process and that is known."""
+        attempts = self.attempts()
+        last = max(attempts, default=0)
+        mark = self._mark(last, "") if attempts.get(last) == "" else None
+        return None if mark is None else mark.began_at
+
+    def kills(self) -> int:
+        """Count the attempts that died with their process since the last picture was finished."""
+        attempts = self.attempts()
+        if "" not in attempts.values():
+            return 0
+        finished = finished_by_its_end = len(self.finished_images())
+        kills = 0
+        for number in sorted(attempts, reverse=True):
+            if finished_by_its_end < finished:
+                break
+            kills += attempts[number] == ""
+            mark = self._mark(number, attempts[number])
+            # One that lost its content to a power cut says nothing against counting the one before it.
+            finished_by_its_end = finished if mark is None else mark.finished_images
+        return kills
+
+    def _mark(self, number: int, end: str) -> AttemptMark | None:
+        name = f"attempt.{number}.{end}" if end else f"attempt.{number}"
         try:
-            return datetime.fromisoformat(min(path.read_text() for path in self.folder.glob("attempt.*")))
-        except ValueError:
+            return AttemptMark.model_validate_json((self.folder / name).read_bytes())
+        except (FileNotFoundError, ValueError):
             return None
 
     def end_last_attempt(self, how: str) -> None:
@@ -104,7 +138,12 @@ class Entry:
 
     def attempts(self) -> dict[int, str]:
         """Give each attempt's end by its number: `interrupted`, `failed`, or "" for one that died."""
-        marks = (path.name.split(".") for path in self.folder.glob("attempt.*"))
+        try:
+            with os.scandir(self.folder) as listing:
+                marks = [item.name.split(".") for item in listing if item.name.startswith("attempt.")]
+        except FileNotFoundError:
+            # It moved on meanwhile.
+            return {}
         return {int(mark[1]): (mark[2] if len(mark) > 2 else "") for mark in marks if mark[1].isdecimal()}  # noqa: PLR2004
 
     def is_concluded(self) -> bool:
@@ -192,7 +231,9 @@ class Spool:
 
     def take(self, entry: Entry) -> Entry:
         """Move a queued job to `active`."""
-        return self._move(entry, self.active)
+        taken = self._move(entry, self.active)
+        crash_point("render.taken")
+        return taken
 
     def put_back(self, entry: Entry) -> Entry:
         """Move an active job back into the queue."""
@@ -201,7 +242,10 @@ class Spool:
     def finish(self, entry: Entry, outcome: Outcome) -> Entry:
         """Write how a job ended and move it to `rendered`."""
         entry.conclude(outcome)
-        return self.release(entry)
+        crash_point("render.concluded")
+        finished = self.release(entry)
+        crash_point("render.finished")
+        return finished
 
     def release(self, entry: Entry) -> Entry:
         """Move a concluded job to `rendered`."""

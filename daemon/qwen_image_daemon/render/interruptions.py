@@ -1,0 +1,47 @@
+"""What a drawing is interrupted by, and the signs of life that it gives."""
+
+from collections.abc import Callable
+
+from qwen_image_daemon.loop_control import LoopControl
+from qwen_image_daemon.render.renderer import RenderStopped
+from qwen_image_daemon.settings import RenderSettings
+from qwen_image_daemon.spool.control import Controls
+
+
+class Interruptions:
+    """Stops, pauses and cancelled jobs, looked for where a drawing can be left.
+
+    `between_images` is called before each image: a long job must not hold up what is asked of others.
+    """
+
+    def __init__(
+        self,
+        settings: RenderSettings,
+        control: LoopControl,
+        controls: Controls,
+        between_images: Callable[[], None],
+    ) -> None:
+        self._settings = settings
+        self._control = control
+        self._controls = controls
+        self._between_images = between_images
+
+    def at_load(self) -> None:
+        """Announce that a model is about to be loaded."""
+        self._control.beat(self._settings.load_timeout_seconds)
+
+    def at_start(self) -> None:
+        """Announce the first step of a job."""
+        self._control.beat(self._settings.step_timeout_seconds)
+
+    def at_image(self) -> None:
+        """Raise RenderStopped where a stop or a pause is asked: each image is finished first."""
+        self._between_images()
+        if self._control.stopping.is_asked() or self._controls.paused_by():
+            raise RenderStopped
+
+    def at_step(self, job_id: str) -> None:
+        """Raise RenderStopped where the job was cancelled, or a stop is urgent. Costs one look at one name."""
+        self._control.beat(self._settings.step_timeout_seconds)
+        if self._control.stopping.is_urgent() or self._controls.is_cancelled(job_id):
+            raise RenderStopped

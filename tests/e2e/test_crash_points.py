@@ -1,0 +1,51 @@
+"""A loop killed at each of the named points: every job comes out once, as if nothing had been."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from driving import Box
+from qwen_image_daemon import crash_points
+from qwen_image_daemon.crash_points import CRASH_AT, CRASH_LEDGER
+
+DECISION = Path(__file__).parents[2] / "docs" / "decisions" / "0007-crash-points.md"
+POINTS = re.findall(r"^\| `([a-z-]+\.[a-z-]+)`", DECISION.read_text(encoding="utf-8"), re.MULTILINE)
+SMALL = "width = 64\nheight = 64\nnum_inference_steps = 2\n"
+JOBS = {"three": f'prompt = "x"\nnum_images = 3\nseed = 7\n{SMALL}', "one": f'prompt = "y"\nseed = 5\n{SMALL}'}
+
+
+def drawn(box: Box) -> dict[str, bytes]:
+    """Draw all jobs with a daemon, stop it, and give the pictures by name."""
+    for name, text in JOBS.items():
+        box.drop(f"{name}.toml", text)
+    with box.running("--dry-run") as daemon:
+        folders = [box.folder_of(box.result(name)) for name in JOBS]
+        assert daemon.stop() == 0
+    assert len(box.results()) == len(JOBS)
+    assert box.leftovers() == []
+    assert list((box.spool / "control").iterdir()) == []
+    return {path.name: path.read_bytes() for folder in folders for path in folder.glob("*.png")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    return drawn(Box(tmp_path_factory.mktemp("undisturbed") / "box"))
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_a_kill_at_a_named_point_changes_nothing_of_what_comes_out(
+    box: Box, point: str, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = box.root / "kills"
+    monkeypatch.setenv(CRASH_AT, point)
+    monkeypatch.setenv(CRASH_LEDGER, str(ledger))
+    assert drawn(box) == undisturbed
+    assert ledger.read_text().split() == [point]
+    assert {result.status for result in box.results()} == {"succeeded"}
+
+
+def test_every_point_is_tried() -> None:
+    code = Path(crash_points.__file__).parent.rglob("*.py")
+    named = {name for file in code for name in re.findall(r'crash_point\("([^"]+)"\)', file.read_text("utf-8"))}
+    assert named == set(POINTS)
