@@ -1,15 +1,22 @@
 """Jobs to drop, and the ways to drop them."""
 
+import io
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from itertools import count
 from pathlib import Path
+
+from PIL import Image
 
 from torture.ledger import Dropped
 
 SIZE = "width = 64\nheight = 64\n"
 """As small as a model allows: here the daemon is tried, not the renderer."""
+RECIPES = "recipes"
+RECIPE = f'prompt = "by recipe"\nseed = 3\nnum_inference_steps = 4\nstrength = 0.5\n{SIZE}'.encode()
 
 
 def one_picture(number: int) -> Dropped:
@@ -27,17 +34,52 @@ def refused(number: int) -> Dropped:
     return Dropped(f"refused-{number}.toml", f'promt = "wrong" # {number}\n'.encode(), status="refused")
 
 
+def with_source(number: int) -> Dropped:
+    """Give a job file with a picture beside it, which comes last."""
+    name, source = f"redraw-{number}.toml", f"redraw-{number}.png"
+    content = _redraw(number, source)
+    return Dropped(name, content, files=((name, content), (source, _source())))
+
+
+def folder(number: int) -> Dropped:
+    """Give a job folder, which is taken whole."""
+    content = _redraw(number, "source.png")
+    files = ((f"folder-{number}/job.toml", content), (f"folder-{number}/source.png", _source()))
+    return Dropped(f"folder-{number}", content, likeness="folder", files=files)
+
+
+def by_recipe(number: int) -> Dropped:
+    """Give a picture for the recipe folder."""
+    name = f"picture-{number}.png"
+    content = f'image = "{name}"\n'.encode() + RECIPE
+    place = f"{RECIPES}/{name}"
+    return Dropped(place, content, files=((place, _source()),))
+
+
 def _job(number: int, kind: str, text: str, images: int) -> Dropped:
     content = f"# {number}\n{text}{SIZE}".encode()
     return Dropped(f"{kind}-{number}.toml", content, images=images, likeness=f"{kind} of {images}")
 
 
-def mixture(jobs: int, *, first: int = 0) -> Iterator[Dropped]:
-    """Give so many jobs: of twenty, one is refused and two draw eight pictures."""
+def _redraw(number: int, source: str) -> bytes:
+    wish = 'prompt = "redraw"\nseed = 2\nnum_inference_steps = 4\nstrength = 0.5\n'
+    return f'# {number}\nimage = "{source}"\n{wish}{SIZE}'.encode()
+
+
+@cache
+def _source() -> bytes:
+    file = io.BytesIO()
+    Image.linear_gradient("L").convert("RGB").save(file, "PNG")
+    return file.getvalue()
+
+
+def mixture(jobs: int) -> Iterator[Dropped]:
+    """Give so many jobs: of twenty, one is refused, two draw eight pictures, three have a source picture."""
     kinds: list[Callable[[int], Dropped]] = [one_picture] * 20
+    kinds[2], kinds[9], kinds[15] = with_source, folder, by_recipe
     kinds[6] = kinds[13] = several_pictures
     kinds[17] = refused
-    for number in range(first, first + jobs):
+    for number in range(jobs):
         yield kinds[number % len(kinds)](number)
 
 
@@ -45,18 +87,29 @@ _outside = count()
 
 
 def copy_in(inbox: Path, drop: Dropped) -> None:
-    """Write the file under its final name, as `cp` does, on the disk when this returns."""
-    with (inbox / drop.name).open("wb") as file:
-        _write_synced(file.fileno(), drop.content)
+    """Write the files under their final names, as `cp` does, on the disk when this returns."""
+    _prepare(inbox, drop)
+    for name, content in drop.parts:
+        (inbox / name).parent.mkdir(exist_ok=True)
+        _write_synced(inbox / name, content)
+        _sync_folder((inbox / name).parent)
     _sync_folder(inbox)
 
 
 def move_in(inbox: Path, drop: Dropped) -> None:
-    """Write it under a name that is ignored, and rename it, on the disk when this returns."""
-    hidden = inbox / f".{drop.name}.{next(_outside)}.part"
-    with hidden.open("wb") as file:
-        _write_synced(file.fileno(), drop.content)
-    hidden.rename(inbox / drop.name)
+    """Write them under names that are ignored, and rename them, on the disk when this returns."""
+    _prepare(inbox, drop)
+    hidden = inbox / f".{next(_outside)}.part"
+    hidden.mkdir()
+    for name, content in drop.parts:
+        (hidden / name).parent.mkdir(exist_ok=True)
+        _write_synced(hidden / name, content)
+        _sync_folder((hidden / name).parent)
+    whole = [drop.name] if (hidden / drop.name).is_dir() else [name for name, _ in drop.parts]
+    for name in whole:
+        (hidden / name).rename(inbox / name)
+        _sync_folder((inbox / name).parent)
+    shutil.rmtree(hidden)
     _sync_folder(inbox)
 
 
@@ -65,11 +118,21 @@ def in_any_way(inbox: Path, drop: Dropped, chance: random.Random) -> None:
     chance.choice((copy_in, move_in))(inbox, drop)
 
 
-def _write_synced(descriptor: int, content: bytes) -> None:
+def _prepare(inbox: Path, drop: Dropped) -> None:
+    """Set the recipe folder up where there is none."""
+    recipe = inbox / RECIPES / "recipe.toml"
+    if drop.name.startswith(f"{RECIPES}/") and not recipe.exists():
+        recipe.parent.mkdir(exist_ok=True)
+        _write_synced(recipe, RECIPE)
+        _sync_folder(recipe.parent)
+
+
+def _write_synced(path: Path, content: bytes) -> None:
     # In two pieces: a reader that is too quick finds half a file.
-    os.write(descriptor, content[: len(content) // 2])
-    os.write(descriptor, content[len(content) // 2 :])
-    os.fsync(descriptor)
+    with path.open("wb", buffering=0) as file:
+        file.write(content[: len(content) // 2])
+        file.write(content[len(content) // 2 :])
+        os.fsync(file.fileno())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -113,7 +113,9 @@ class Absence:
 def deleted(absence: Absence, drop: Drop) -> Iterator[None]:
     """Delete the inbox with everything in it, and make it again, with a drop in it."""
     inbox = absence.box.inbox
-    shutil.rmtree(inbox)
+    # Gone by one rename: the daemon must not write into it while it is being emptied.
+    inbox.rename(absence.elsewhere)
+    shutil.rmtree(absence.elsewhere)
     yield
     inbox.mkdir(exist_ok=True)
     drop(inbox)

@@ -3,13 +3,13 @@
 import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from driving import Box
-from torture.watcher import faults_of
+from torture.watcher import RESULT, faults_of, results_in
 
 STATES_THAT_KEEP = frozenset({"done", "state", "control"})
 """Folders of the spool in which something lies when all is done."""
@@ -19,15 +19,29 @@ KILLER = "KilledTheRenderer"
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """One job file, as it was handed to the daemon."""
+    """One job, as it is handed to the daemon."""
 
     name: str
+    """What goes when it is taken: a job file, a folder or a picture, relative to the inbox."""
     content: bytes
+    """The job file as it must come out. No two are equal: by it a job is recognised."""
     status: str = "succeeded"
     """How it must end."""
     images: int = 1
     likeness: str = ""
     """Jobs of one likeness must give the same pictures, byte for byte."""
+    files: tuple[tuple[str, bytes], ...] = ()
+    """What is dropped, in this order, relative to the inbox. Empty for a job file and nothing else."""
+
+    @property
+    def sha256(self) -> str:
+        """Give the hash by which it is recognised."""
+        return hashlib.sha256(self.content).hexdigest()
+
+    @property
+    def parts(self) -> tuple[tuple[str, bytes], ...]:
+        """Give the files to write."""
+        return self.files or ((self.name, self.content),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +92,14 @@ class Ledger:
 
     def out(self, *boxes: Box) -> int:
         """Count the results that are visible."""
-        return sum(1 for box in boxes for _ in box.outbox.glob("[!.]*/[!.]*/result.json"))
+        return sum((folder / RESULT).is_file() for box in boxes for folder in _folders(box))
 
     def verdict(self, boxes: Sequence[Box], torn: Iterable[str] = ()) -> Verdict:
         """Compare what was dropped with what came out of all boxes together."""
-        folders = [folder for box in boxes for folder in sorted(box.outbox.glob("[!.]*/[!.]*/"))]
+        folders = [folder for box in boxes for folder in _folders(box)]
         torn = [*torn, *(fault for folder in folders for fault in faults_of(folder))]
-        results = [result for folder in folders if (result := _Result.read(folder)) is not None]
+        names = {drop.sha256: name for name, drop in self.dropped.items()}
+        results = [result for folder in folders if (result := _Result.read(folder, names)) is not None]
         times = Counter(result.name for result in results)
         wrong = [fault for result in results for fault in self._faults(result)]
         return Verdict(
@@ -93,7 +108,7 @@ class Ledger:
             doubled=tuple(f"{name} came out {count} times" for name, count in times.items() if count > 1),
             torn=tuple(torn),
             wrong=(*wrong, *self._unlike(results)),
-            left=tuple(left for box in boxes for left in leftovers(box)),
+            left=tuple(left for box in boxes for left in self.left(box)),
             set_aside=sum(result.kind == KILLER for result in results),
             attempts=sum(result.attempts for result in results),
         )
@@ -101,18 +116,21 @@ class Ledger:
     def _faults(self, result: "_Result") -> Iterator[str]:
         expected = self.dropped.get(result.name)
         if expected is None:
-            yield f"{result.name}: nobody dropped it"
+            yield f"{result.name}: nobody dropped a job file like the one that came out"
             return
         if result.name in self.uncertain:
             return
-        if result.sha256 != hashlib.sha256(expected.content).hexdigest():
-            yield f"{result.name}: the job file that came out is not the one that was dropped"
         if self.may_be_set_aside and result.kind == KILLER:
             return
         if result.status != expected.status:
             yield f"{result.name}: {result.status} ({result.kind}), not {expected.status}"
         elif result.status == "succeeded" and len(result.images) != expected.images:
             yield f"{result.name}: {len(result.images)} pictures of {expected.images}"
+
+    def left(self, box: Box) -> list[str]:
+        """List what lies where nothing is when all is done."""
+        certain = self.dropped.keys() - self.uncertain
+        return [*leftovers(box), *(f"inbox/{name}" for name in certain if (box.inbox / name).exists())]
 
     def _unlike(self, results: Iterable["_Result"]) -> list[str]:
         pictures: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
@@ -130,25 +148,22 @@ class Ledger:
 @dataclass(frozen=True, slots=True)
 class _Result:
     name: str
-    """The job file's."""
-    sha256: str
+    """Of the drop that it came of; of the result's folder where there is none."""
     status: str
     kind: str | None
     images: tuple[str, ...]
     attempts: int
 
     @classmethod
-    def read(cls, folder: Path) -> "_Result | None":
+    def read(cls, folder: Path, names: Mapping[str, str]) -> "_Result | None":
         try:
-            content: dict[str, Any] = json.loads((folder / "result.json").read_bytes())
+            content: dict[str, Any] = json.loads((folder / RESULT).read_bytes())
         except (FileNotFoundError, ValueError):
             # Torn, which has been said.
             return None
-        name = content["job_file"] or folder.name
         digests = {file["path"]: file["sha256"] for file in content["files"]}
         return cls(
-            name=name,
-            sha256=digests.get(name, ""),
+            name=names.get(digests.get(content["job_file"], ""), folder.name),
             status=content["status"],
             kind=(content["error"] or {}).get("kind"),
             images=tuple(image["file"]["sha256"] for image in content["images"]),
@@ -156,11 +171,15 @@ class _Result:
         )
 
 
+def _folders(box: Box) -> list[Path]:
+    return sorted(results_in(box.outbox)) if box.outbox.is_dir() else []
+
+
 def leftovers(box: Box) -> list[str]:
-    """List what lies where nothing is when all is done: the spool's states, claims, half-built results, drops."""
+    """List what lies where nothing is when all is done: the spool's states, claims, notes, half-built results."""
     states = [path for path in box.spool.iterdir() if path.is_dir() and path.name not in STATES_THAT_KEEP]
     entries = [path for state in states for path in state.iterdir()]
     half_built = [*box.outbox.glob(".tmp-*"), *box.outbox.glob("*/.tmp-*")]
     claims = [*box.inbox.glob(".claims/*.json"), *box.inbox.glob(".claims/*.breaking")]
-    drops = [path for path in box.inbox.glob("[!.]*") if path.suffix in {".toml", ".json", ".txt"}]
-    return [str(path.relative_to(box.root)) for path in (*entries, *half_built, *claims, *drops)]
+    notes = [*box.inbox.rglob("*.waiting.txt")]
+    return [str(path.relative_to(box.root)) for path in (*entries, *half_built, *claims, *notes)]

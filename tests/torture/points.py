@@ -10,7 +10,7 @@ from pathlib import Path
 
 from driving import Box
 from qwen_image_daemon.crash_points import CRASH_AT, CRASH_LEDGER
-from torture.drops import copy_in, one_picture, refused, several_pictures
+from torture.drops import by_recipe, copy_in, folder, one_picture, refused, several_pictures, with_source
 from torture.keeper import Keeper, patiently
 from torture.ledger import Ledger, Verdict
 from torture.table import Row
@@ -83,23 +83,30 @@ class Pointed:
     def run(self) -> Hit:
         """Drop a few of each kind, let it die, and see everything out."""
         box = self._box
-        ledger = Ledger(may_be_set_aside=self._point.startswith("render."))
+        # As threads, all loops die together: a kill at any point may meet a job in its middle.
+        ledger = Ledger(may_be_set_aside=self._inline or self._point.startswith("render."))
         armed = {CRASH_AT: f"{self._point}:{self._times}", CRASH_LEDGER: str(self._kills)}
         keeper = Keeper(box, "--dry-run", *(["--inline"] if self._inline else []), environment=armed)
-        drops = [one_picture(1), refused(2), several_pictures(3, pictures=3), one_picture(4), one_picture(5)]
+        drops = [
+            one_picture(1),
+            refused(2),
+            several_pictures(3, pictures=3),
+            with_source(4),
+            folder(5),
+            by_recipe(6),
+        ]
         with Watcher().watching(box.outbox, box.root / "watcher.json") as watcher:
             for drop in drops:
                 copy_in(box.inbox, ledger.note(drop))
             with keeper.keeping():
                 finished = patiently(
-                    lambda: ledger.out(box) >= len(drops) and not any(box.inbox.glob("[!.]*")),
+                    lambda: ledger.out(box) >= len(drops) and not ledger.left(box),
                     lambda: (ledger.out(box), self._hits()),
                     keeper,
                     patience=60.0,
                 )
                 # The last point lies behind the last result: it may be on its way still.
                 patiently(lambda: self._hits() >= self._times, self._hits, keeper, patience=3.0)
-                patiently(lambda: not any(box.spool.glob("rendered/*")), lambda: 0, keeper, patience=10.0)
                 keeper.stop()
         verdict = ledger.verdict([box], watcher.torn)
         failures = [] if finished else ["the jobs did not come out"]

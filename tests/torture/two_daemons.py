@@ -53,7 +53,8 @@ def share_inbox(where: Path, *, jobs: int = 400, over_samba: bool = False, seed:
         failures.append(f"exit codes {codes}")
     if min(shares) == 0:
         failures.append(f"one daemon did nothing: {shares}")
-    failures += [f"left: {path.name}" for path in inbox.glob("[!.]*")]
+    failures += [f"left: {name}" for name in ledger.dropped if (inbox / name).exists()]
+    failures += [f"left: {path.name}" for path in inbox.glob(".claims/*.json")]
     return Row(
         scenario,
         f"{jobs} jobs in one inbox{', one daemon through a mounted share' if over_samba else ''}: "

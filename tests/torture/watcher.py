@@ -5,11 +5,12 @@ usage: python watcher.py OUTBOX REPORT, until SIGTERM; REPORT then holds one JSO
 
 import hashlib
 import json
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,6 +37,29 @@ def faults_of(folder: Path) -> list[str]:
     return torn
 
 
+def result_folders(folder: Path, known: Collection[Path] = ()) -> Iterator[Path]:
+    """Give the result folders below a folder: those that hold files. Those that are known are not looked into."""
+    with os.scandir(folder) as items:
+        visible = [item for item in items if not item.name.startswith(".")]
+    if any(not item.is_dir() for item in visible):
+        yield folder
+        return
+    for item in visible:
+        path = Path(item.path)
+        if path in known:
+            yield path
+        else:
+            yield from result_folders(path, known)
+
+
+def results_in(outbox: Path, known: Collection[Path] = ()) -> Iterator[Path]:
+    """Give the result folders of an outbox. What lies in the outbox itself is no result."""
+    with os.scandir(outbox) as items:
+        shelves = [Path(item.path) for item in items if item.is_dir() and not item.name.startswith(".")]
+    for shelf in shelves:
+        yield from result_folders(shelf, known)
+
+
 class Watch:
     """What one watcher has seen of one outbox."""
 
@@ -49,9 +73,7 @@ class Watch:
         """List the outbox, and check each result that was not there before."""
         self.looks += 1
         try:
-            shelves = [path for path in self._outbox.iterdir() if path.is_dir() and not path.name.startswith(".")]
-            found = {path for shelf in shelves for path in shelf.iterdir() if not path.name.startswith(".")}
-            for folder in found - self._known:
+            for folder in set(results_in(self._outbox, self._known)) - self._known:
                 self.torn += faults_of(folder)
                 self._known.add(folder)
         except OSError:
