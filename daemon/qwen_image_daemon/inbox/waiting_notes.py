@@ -34,8 +34,7 @@ class WaitingNotes:
 
     def _write(self, path: str, reason: str) -> None:
         try:
-            note = f"{printable(Path(path).name)} {reason}{stop}\nIt starts by itself as soon as nothing is missing.\n"
-            create_anew(self._note(path), note.encode())
+            create_anew(self._note(path), _text(path, reason).encode())
         except OSError as error:
             # A name too long for the suffix, or a read-only share: the log and the status say it too.
             log.warning("note.unwritten", file=printable(path), reason=str(error))
@@ -49,3 +48,8 @@ class WaitingNotes:
 
     def _note(self, path: str) -> Path:
         return self._inbox / f"{path}{WAITING_SUFFIX}"
+
+
+def _text(path: str, reason: str) -> str:
+    stop = "" if reason.endswith((".", "?")) else "."
+    return f"{printable(Path(path).name)} {reason}{stop}\nIt starts by itself as soon as nothing is missing.\n"
