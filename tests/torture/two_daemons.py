@@ -44,6 +44,8 @@ def share_inbox(where: Path, *, jobs: int = 400, over_samba: bool = False, seed:
         keepers = [Keeper(box, "--dry-run") for box in boxes]
         for keeper in keepers:
             stack.enter_context(keeper.keeping())
+        for box in boxes:
+            box.wait_for_state("idle")
         for drop in mixture(jobs):
             in_any_way(inbox, ledger.note(drop), chance)
             time.sleep(0.01)
