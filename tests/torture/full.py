@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -90,7 +91,7 @@ class Filling:
                 for drop in drops:
                     copy_in(box.inbox, ledger.note(drop))
                 time.sleep(self._seconds)
-                if not any("troubled" in event["event"] for event in keeper.events()):
+                if not re.search(r"\.(troubled|unwritten)", keeper.log()):
                     failures.append(f"{self._what}: the daemon did not say so")
                 status = box.status()
             ended = time.monotonic()

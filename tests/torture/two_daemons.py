@@ -35,12 +35,17 @@ def share_inbox(where: Path, *, jobs: int = 400, over_samba: bool = False, seed:
             samba = stack.enter_context(SambaServer(where / "samba", inbox, mountable=True).serving())
             places[1] = stack.enter_context(samba.mounted(where / "mounted"))
         boxes = list(_boxes(where, places))
+        if over_samba:
+            # Through the mount everything takes longer: the one beside the server must not have it all.
+            boxes[0]._environment |= {"INBOX__WATCH": "rescan", "INBOX__RESCAN_SECONDS": "2"}
         watchers = [
             stack.enter_context(Watcher().watching(box.outbox, box.root / "watcher.json")) for box in boxes
         ]
         keepers = [Keeper(box, "--dry-run") for box in boxes]
         for keeper in keepers:
             stack.enter_context(keeper.keeping())
+        for box in boxes:
+            box.wait_for_state("idle")
         for drop in mixture(jobs):
             in_any_way(inbox, ledger.note(drop), chance)
             time.sleep(0.01)
