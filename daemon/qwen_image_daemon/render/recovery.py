@@ -16,7 +16,7 @@ log = structlog.get_logger(__name__)
 
 _KILLS_BEFORE_QUARANTINE: Final = 2
 _DEATHS_BEFORE_QUARANTINE: Final = 5
-"""Deaths of the whole daemon count too, for a job may take the machine down; but power cuts are no fault of a job."""
+"""Deaths of the whole daemon count too, for a job may take the machine down; but power cuts are nobody's fault."""
 _LOG_LINES: Final = 10
 _LONGEST_LINE: Final = 500
 

@@ -117,7 +117,7 @@ class Entry:
         return sum(end == "" for end in self._ends_since_last_picture())
 
     def deaths(self) -> int:
-        """Count those too with which the whole daemon or the machine went down: perhaps for quite other reasons."""
+        """Count those too with which the whole daemon or the machine went down: perhaps for other reasons."""
         return sum(end in {"", LOST} for end in self._ends_since_last_picture())
 
     def _ends_since_last_picture(self) -> list[str]:
@@ -143,7 +143,7 @@ class Entry:
             return None
 
     def end_last_attempt(self, how: str) -> None:
-        """Note how the last attempt ended: `interrupted` by a clean stop, `failed`, `lost` with the whole daemon."""
+        """Note how the last attempt ended: `interrupted` by a stop, `failed`, or `lost` with the whole daemon."""
         attempts = self.attempts()
         last = max(attempts, default=0)
         if attempts.get(last) == "":
