@@ -122,6 +122,7 @@ def test_a_recipe_may_be_json(rooms: Rooms) -> None:
     [
         ("promt = 1", "recipe.toml, line 1: promt"),
         ('prompt = "x"\nimage = "boat.png"', "recipe.toml, line 2: image: a recipe names no picture."),
+        (f'prompt = "x"\n#{"x" * 62_000}', "recipe.toml: the file has 62,014 bytes; a recipe has at most 61,440."),
         ('prompt = "x"\nid = "7"', "recipe.toml, line 2: id: a recipe has no id"),
     ],
 )

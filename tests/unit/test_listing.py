@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from qwen_image_daemon.inbox.listing import MAX_DEPTH, Stamp, list_inbox
-from qwen_image_daemon.inbox.names import is_ignored, is_job, kept_name, printable
+from qwen_image_daemon.inbox.names import is_conflict, is_ignored, is_job, kept_name, printable
 from qwen_image_daemon.jobs.paths import fault_of_image_path
 
 
@@ -173,3 +173,19 @@ def test_a_copy_that_syncthing_could_not_merge_is_never_a_job(spelt: Callable[[s
     name = spelt("job.sync-conflict-20260101-101010-ABCDEFG.toml")
     assert is_ignored(name) or not is_job(name)
     assert fault_of_image_path(spelt("boat.sync-conflict-20260101-101010-ABCDEFG.png")) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("job.sync-conflict-20260101-101010-ABC.toml", True),
+        ("Boat.SYNC-CONFLICT-20260101-101010-ABC.PNG", True),
+        ("job.sync-conflict-20260101-101010-ABC.toml.tmp", False),
+        (".syncthing.job.sync-conflict-20260101-101010-ABC.toml", False),
+        ("job.toml", False),
+    ],
+)
+def test_a_copy_that_could_not_be_merged_is_told_and_others_that_are_on_their_way_are_not(
+    name: str, *, told: bool
+) -> None:
+    assert is_conflict(name) is told

@@ -36,8 +36,9 @@ def is_ignored(name: str) -> bool:
 
 def is_conflict(path: str) -> bool:
     """Say whether a file is a copy that Syncthing could not merge: somebody must look at it."""
-    name = PurePosixPath(path).name
-    return _CONFLICT in name.casefold() and not name.startswith((".", "~"))
+    name = PurePosixPath(path)
+    is_ours = syntax_of(path) is not None or name.suffix.lower() in IMAGE_SUFFIXES
+    return is_ours and _CONFLICT in name.name.casefold() and not name.name.startswith((".", "~"))
 
 
 def is_job(path: str) -> bool:

@@ -82,7 +82,7 @@ class TakeIn:
         waiting |= self._requests.follow(listing, found.drops)
         taken = 0
         ready_to_look_at = [drop for drop in found.drops if all(file in quiet for file in _files(drop, found))]
-        for drop in sorted(ready_to_look_at, key=lambda drop: natural_order(drop.path)):
+        for drop in sorted(ready_to_look_at, key=lambda drop: (natural_order(drop.path), drop.path)):
             if not go_on():
                 # The notes stay as they are: what was not looked at may be waiting still.
                 return Look(taken, waiting, unsettled=True)

@@ -7,10 +7,12 @@ from dataclasses import replace
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.checking import check
 from qwen_image_daemon.jobs.models import AnyJob
-from qwen_image_daemon.jobs.parsing import Document, parse
+from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES, Document, parse
 from qwen_image_daemon.jobs.problems import Fault, Problem, Rejection
 from qwen_image_daemon.jobs.quoting import escaped, key_name
 
+MAX_RECIPE_BYTES = MAX_JOB_BYTES - 4 * 1024
+"""A recipe becomes a job file, with its picture's name in it, which must be one that can be sent again."""
 MAX_PROBLEMS = 20
 """How many problems are written out; the rest is counted."""
 
@@ -39,6 +41,9 @@ def read_recipe(content: bytes, filename: str, catalogue: Catalogue, picture: st
     document = parse(content, filename)
     if isinstance(document, Problem):
         return Rejection((document,))
+    if len(content) > MAX_RECIPE_BYTES:
+        what = f"the file has {len(content):,} bytes; a recipe has at most {MAX_RECIPE_BYTES:,}."
+        return Rejection((Problem(escaped(filename), what, "Shorten it."),))
     faults = [Fault((key,), *_NOT_IN_RECIPES[key]) for key in _NOT_IN_RECIPES if key in document.values]
     if faults:
         return _rejection([*document.faults, *faults], document, filename)
