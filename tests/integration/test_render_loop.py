@@ -248,7 +248,7 @@ def test_a_job_that_killed_the_process_once_is_tried_again(rooms: Rooms) -> None
 
 
 def test_a_job_that_killed_the_process_twice_is_given_up_with_what_was_finished(rooms: Rooms) -> None:
-    killed(rooms, 2)
+    put_down_a_death(rooms, killed(rooms, 2), None, datetime.now(UTC))
     rooms.admit("next", sequence=2)
     drawer = Drawer()
     draw(rooms, drawer)
@@ -629,10 +629,28 @@ def test_a_killers_report_says_that_it_hung_and_for_how_long(rooms: Rooms) -> No
 
 
 def test_the_story_of_an_earlier_death_is_not_told_of_this_one(rooms: Rooms) -> None:
-    put_down_a_death(rooms, killed(rooms, 2), None, datetime.now(UTC) - timedelta(hours=1))
+    put_down_a_death(rooms, killed(rooms, 5), None, datetime.now(UTC) - timedelta(hours=1))
     known = known_of_the_death(rooms)
     assert "The last death: not known; the whole daemon, or the machine, went down with it." in known
     assert "SIGKILL" not in known
+
+
+def test_two_deaths_of_the_whole_daemon_are_nobodys_fault_and_many_are(rooms: Rooms) -> None:
+    entry = rooms.admit("job")
+    for _ in range(4):
+        draw_and_lose_the_machine(rooms)
+        assert rooms.rendered() == []
+    assert (Entry(rooms.spool.active / entry.id).kills(), Entry(rooms.spool.active / entry.id).deaths()) == (1, 4)
+    draw_and_lose_the_machine(rooms)
+    draw(rooms, Drawer())
+    given_up = outcome(rooms, "job")
+    assert given_up.error is not None
+    assert "died 5 times" in given_up.error.what
+
+
+def draw_and_lose_the_machine(rooms: Rooms) -> None:
+    with pytest.raises(DeviceLost):
+        draw(rooms, Drawer(raising(DeviceLost("Gone.", "Restart."), lambda _: True)))
 
 
 # Pauses between tries, and faults of the saver's thread.

@@ -10,11 +10,13 @@ from qwen_image_daemon.render.renderer import MemoryInfo
 from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.records import ErrorReport
 from qwen_image_daemon.spool.reports import RENDER_DEATH, RenderDeath
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import LOST, Entry, Spool
 
 log = structlog.get_logger(__name__)
 
 _KILLS_BEFORE_QUARANTINE: Final = 2
+_DEATHS_BEFORE_QUARANTINE: Final = 5
+"""Deaths of the whole daemon count too, for a job may take the machine down; but power cuts are nobody's fault."""
 _LOG_LINES: Final = 10
 _LONGEST_LINE: Final = 500
 
@@ -25,15 +27,18 @@ def give_up_killers(spool: Spool, controls: Controls) -> None:
     What is known of the last death goes into their logs and, with the logs' last lines, into their reports.
     """
     for entry in spool.entries(spool.active):
-        kills = entry.kills()
-        if entry.is_concluded() or kills == 0:
+        if entry.is_concluded() or not entry.died():
             continue
         death = _death_of(spool, entry)
+        if death is None:
+            entry.end_last_attempt(LOST)
+        deaths = entry.deaths()
         with job_log(entry.log_file, entry.id):
-            log.error("job.renderer_died", kills=kills, how=_how(death))
-        if kills >= _KILLS_BEFORE_QUARANTINE and not controls.is_cancelled(entry.id):
-            spool.quarantine(entry, _report(entry, kills, death), datetime.now(UTC))
-            log.error("job.quarantined", id=entry.id, kills=kills)
+            log.error("job.renderer_died", deaths=deaths, how=_how(death))
+        is_killer = entry.kills() >= _KILLS_BEFORE_QUARANTINE or deaths >= _DEATHS_BEFORE_QUARANTINE
+        if is_killer and not controls.is_cancelled(entry.id):
+            spool.quarantine(entry, _report(entry, deaths, death), datetime.now(UTC))
+            log.error("job.quarantined", id=entry.id, deaths=deaths)
 
 
 def _death_of(spool: Spool, entry: Entry) -> RenderDeath | None:
@@ -46,10 +51,10 @@ def _death_of(spool: Spool, entry: Entry) -> RenderDeath | None:
     return death if began is not None and began <= death.died_at else None
 
 
-def _report(entry: Entry, kills: int, death: RenderDeath | None) -> ErrorReport:
+def _report(entry: Entry, deaths: int, death: RenderDeath | None) -> ErrorReport:
     return ErrorReport(
         kind="KilledTheRenderer",
-        what=f"The render process died {kills} times while it worked on this job, finishing no picture between.",
+        what=f"The render process died {deaths} times while it worked on this job, finishing no picture between.",
         fix="Look into job.log and the daemon's log; a smaller picture may need less memory.",
         details=(f"The last death: {_how(death)}", *_circumstances(entry, death), *_last_lines(entry)),
     )

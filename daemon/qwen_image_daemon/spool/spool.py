@@ -28,6 +28,8 @@ DROPPED = "dropped"
 INPUTS = "inputs"
 IMAGES = "images"
 LOG = "job.log"
+LOST = "lost"
+"""How an attempt ended with which the whole daemon or the machine went down."""
 
 
 class Entry:
@@ -105,21 +107,33 @@ class Entry:
         mark = self._mark(last, "") if attempts.get(last) == "" else None
         return None if mark is None else mark.began_at
 
-    def kills(self) -> int:
-        """Count the attempts that died with their process since the last picture was finished."""
+    def died(self) -> bool:
+        """Say whether the last attempt died with its process, or is still under way."""
         attempts = self.attempts()
-        if "" not in attempts.values():
-            return 0
+        return attempts.get(max(attempts, default=0)) == ""
+
+    def kills(self) -> int:
+        """Count the attempts with which the process alone died since the last picture was finished."""
+        return sum(end == "" for end in self._ends_since_last_picture())
+
+    def deaths(self) -> int:
+        """Count those too with which the whole daemon or the machine went down: perhaps for other reasons."""
+        return sum(end in {"", LOST} for end in self._ends_since_last_picture())
+
+    def _ends_since_last_picture(self) -> list[str]:
+        attempts = self.attempts()
+        ends: list[str] = []
+        if not {"", LOST} & set(attempts.values()):
+            return ends
         finished = finished_by_its_end = len(self.finished_images())
-        kills = 0
         for number in sorted(attempts, reverse=True):
             if finished_by_its_end < finished:
                 break
-            kills += attempts[number] == ""
+            ends.append(attempts[number])
             mark = self._mark(number, attempts[number])
             # One that lost its content to a power cut says nothing against counting the one before it.
             finished_by_its_end = finished if mark is None else mark.finished_images
-        return kills
+        return ends
 
     def _mark(self, number: int, end: str) -> AttemptMark | None:
         name = f"attempt.{number}.{end}" if end else f"attempt.{number}"
@@ -129,7 +143,7 @@ class Entry:
             return None
 
     def end_last_attempt(self, how: str) -> None:
-        """Note that the last attempt did not die with its process: `interrupted` by a clean stop, or `failed`."""
+        """Note how the last attempt ended: `interrupted` by a stop, `failed`, or `lost` with the whole daemon."""
         attempts = self.attempts()
         last = max(attempts, default=0)
         if attempts.get(last) == "":
@@ -137,7 +151,7 @@ class Entry:
             sync_folder(self.folder)
 
     def attempts(self) -> dict[int, str]:
-        """Give each attempt's end by its number: `interrupted`, `failed`, or "" for one that died."""
+        """Give each attempt's end by its number: `interrupted`, `failed`, `lost`, or "" for one that died."""
         try:
             with os.scandir(self.folder) as listing:
                 marks = [item.name.split(".") for item in listing if item.name.startswith("attempt.")]

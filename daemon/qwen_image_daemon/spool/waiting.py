@@ -46,7 +46,7 @@ class WaitingJob:
             name=record.name,
             sequence=record.sequence,
             priority=record.priority,
-            suspect=was_begun and entry.kills() > 0,
+            suspect=was_begun and entry.deaths() > 0,
             model=parameters.model,
             images=parameters.num_images,
             received_at=record.received_at,
