@@ -14,7 +14,7 @@ from torture.watcher import RESULT, faults_of, results_in
 STATES_THAT_KEEP = frozenset({"done", "state", "control"})
 """Folders of the spool in which something lies when all is done."""
 KILLER = "KilledTheRenderer"
-"""The kind of error of a job that was set aside: the render process died with it twice, or the daemon five times."""
+"""The kind of error of a job that was set aside: the renderer died with it twice, or the daemon five times."""
 
 
 @dataclass(frozen=True, slots=True)
