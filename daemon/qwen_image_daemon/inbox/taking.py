@@ -31,7 +31,7 @@ from qwen_image_daemon.spool.watermark import Watermark
 log = structlog.get_logger(__name__)
 
 MOST_IN_ONE_LOOK = 2000
-"""Drops that are taken before the inbox is listed anew: a PAUSE or a cancel must not wait until a flood is over."""
+"""Drops that are taken before the inbox is listed anew: a PAUSE or a cancel must not wait for a flood to end."""
 _CONFLICT_REASON = "is a copy that Syncthing could not merge, and is not run. Rename it, or delete it"
 
 
