@@ -6,7 +6,7 @@ import pytest
 
 from torture.clients import deliver_by_clients
 from torture.flood import flood_inbox
-from torture.frozen_server import freeze_server
+from torture.frozen_server import Place, freeze_server
 from torture.full import fill_disks
 from torture.inbox_away import take_inbox_away
 from torture.power import cut_power
@@ -33,8 +33,11 @@ def test_an_inbox_that_goes_away_and_comes_back_loses_nothing(tmp_path: Path) ->
     accept(take_inbox_away(tmp_path, jobs=6, seconds=2.0))
 
 
-def test_a_file_server_that_stops_answering_stops_neither_rendering_nor_status(tmp_path: Path) -> None:
-    accept(freeze_server(tmp_path, queued=4, seconds=4.0))
+@pytest.mark.parametrize("place", ["inbox", "outbox"])
+def test_a_file_server_that_stops_answering_stops_neither_rendering_nor_status(
+    tmp_path: Path, place: Place
+) -> None:
+    accept(freeze_server(tmp_path, place=place, queued=4, seconds=4.0))
 
 
 def test_files_of_all_clients_are_taken_whole(tmp_path: Path) -> None:

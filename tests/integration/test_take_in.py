@@ -461,6 +461,15 @@ def test_a_stop_is_heard_between_two_drops_of_one_look(rooms: Rooms) -> None:
     assert (rooms.inbox / "waits.toml.waiting.txt").exists()
 
 
+def test_a_flood_is_taken_in_pieces_so_that_requests_are_heard_meanwhile(rooms: Rooms) -> None:
+    for number in range(5):
+        rooms.drop(f"{number}.toml", JOB)
+    looker = TakeIn(rooms.intake, claims(rooms), lambda: datetime.now(UTC))
+    names = {path.name for path in rooms.inbox.glob("*.toml")}
+    looks = [looker.look(names, now=0.0, most=2) for _ in range(3)]
+    assert [(look.taken, look.unsettled) for look in looks] == [(2, True), (2, True), (1, False)]
+
+
 def test_what_lay_in_taken_for_long_is_deleted_by_the_time_in_its_name(rooms: Rooms) -> None:
     long_ago, now = datetime.now(UTC) - timedelta(days=15), datetime.now(UTC)
     taken = rooms.inbox / ".taken"

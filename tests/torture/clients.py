@@ -43,7 +43,7 @@ def deliver_by_clients(where: Path, *, jobs: int = 6, settle_seconds: float = 1.
     keeper = Keeper(box, "--dry-run")
     with (
         SshServer(where / "ssh").serving() as ssh,
-        SambaServer(where / "samba", box.inbox).serving() as samba,
+        SambaServer(box.inbox).serving() as samba,
         Watcher().watching(box.outbox, box.root / "watcher.json") as watcher,
         keeper.keeping(),
     ):

@@ -72,7 +72,7 @@ def kill_at_random(
     return Row(
         "kills" if model is None else "kills, real model",
         f"{met.total()} kills ({kinds}), {dropped} jobs, {sum(end.starts for end in ends)} starts, "
-        f"{aside} set aside after two kills, {sum(end.looks for end in ends)} looks at the outbox",
+        f"{aside} set aside, {sum(end.looks for end in ends)} looks at the outbox",
         verdicts,
         time.monotonic() - began,
         failures=tuple(f"box {n}: the jobs did not come out" for n, end in enumerate(ends) if not end.finished),

@@ -14,7 +14,7 @@ from torture.watcher import RESULT, faults_of, results_in
 STATES_THAT_KEEP = frozenset({"done", "state", "control"})
 """Folders of the spool in which something lies when all is done."""
 KILLER = "KilledTheRenderer"
-"""The kind of error of a job that was set aside because the render process died with it twice."""
+"""The kind of error of a job that was set aside: the renderer died with it twice, or the daemon five times."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +58,7 @@ class Verdict:
     left: tuple[str, ...] = ()
     """What still lies about where nothing should."""
     set_aside: int = 0
-    """Jobs that were given up because a kill met them twice: the protocol's own answer."""
+    """Jobs that were given up because kills met them again and again: the protocol's own answer."""
     attempts: int = 0
 
     @property
@@ -79,7 +79,7 @@ class Ledger:
     """The truth about what was dropped, kept outside of the daemon."""
 
     may_be_set_aside: bool = False
-    """Kills meet jobs by chance here: one that is met twice may be given up."""
+    """Kills meet jobs by chance here: one that is met again and again may be given up."""
     dropped: dict[str, Dropped] = field(default_factory=dict)
     uncertain: set[str] = field(default_factory=set)
     """Drops that had not reached the disk when the power went: they may come out, once, or not."""

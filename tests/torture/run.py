@@ -19,7 +19,7 @@ import typer
 
 from torture.clients import deliver_by_clients
 from torture.flood import flood_inbox
-from torture.frozen_server import freeze_server
+from torture.frozen_server import Place, freeze_server
 from torture.full import fill_disks
 from torture.inbox_away import take_inbox_away
 from torture.kills import kill_at_random, kill_with_model
@@ -102,9 +102,9 @@ def inbox(jobs: int = 30, seconds: float = 60.0) -> None:
 
 
 @app.command()
-def frozen(queued: int = 10, seconds: float = 30.0) -> None:
-    """Let the inbox's file server stop answering."""
-    finish(lambda where: freeze_server(where, queued=queued, seconds=seconds))
+def frozen(place: Place = "inbox", queued: int = 10, seconds: float = 30.0) -> None:
+    """Let the file server of the inbox or of the outbox stop answering."""
+    finish(lambda where: freeze_server(where, place=place, queued=queued, seconds=seconds))
 
 
 @app.command()
@@ -127,6 +127,7 @@ def everything() -> None:
         fill_disks,
         take_inbox_away,
         freeze_server,
+        partial(freeze_server, place="outbox"),
         deliver_by_clients,
         share_inbox,
         partial(share_inbox, over_samba=True),

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,17 +25,17 @@ _PATIENCE_SECONDS = 20.0
 class SambaServer:
     """Serves one folder as one share. One that is to be mounted has the usual port at an address of its own."""
 
-    def __init__(self, folder: Path, shared: Path, *, mountable: bool = False) -> None:
+    def __init__(self, shared: Path, *, mountable: bool = False) -> None:
         self.address = "127.0.0.77" if mountable else "127.0.0.1"
         self.port = SMB_PORT if mountable else free_port()
-        self._folder = folder
+        # Short, whatever the test is called: Samba makes sockets in it, whose paths may have 107 bytes.
+        self._folder = Path(tempfile.mkdtemp(prefix="smb-"))
+        self._config = self._folder / "smb.conf"
         self._shared = shared
-        self._config = folder / "smb.conf"
 
     @contextmanager
     def serving(self) -> Iterator["SambaServer"]:
         """Serve for the block."""
-        self._folder.mkdir(parents=True)
         self._configure()
         with (self._folder / "smbd.log").open("wb") as log:
             process = subprocess.Popen(
@@ -51,6 +52,7 @@ class SambaServer:
         finally:
             process.terminate()
             process.wait()
+            shutil.rmtree(self._folder)
 
     @contextmanager
     def mounted(self, point: Path) -> Iterator[Path]:

@@ -32,7 +32,7 @@ def share_inbox(where: Path, *, jobs: int = 400, over_samba: bool = False, seed:
     with ExitStack() as stack:
         places = [inbox, inbox]
         if over_samba:
-            samba = stack.enter_context(SambaServer(where / "samba", inbox, mountable=True).serving())
+            samba = stack.enter_context(SambaServer(inbox, mountable=True).serving())
             places[1] = stack.enter_context(samba.mounted(where / "mounted"))
         boxes = list(_boxes(where, places))
         if over_samba:

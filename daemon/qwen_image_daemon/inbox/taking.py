@@ -30,6 +30,8 @@ from qwen_image_daemon.spool.watermark import Watermark
 
 log = structlog.get_logger(__name__)
 
+MOST_IN_ONE_LOOK = 2000
+"""Drops that are taken before the inbox is listed anew: a PAUSE or a cancel must not wait for a flood to end."""
 _CONFLICT_REASON = "is a copy that Syncthing could not merge, and is not run. Rename it, or delete it"
 
 
@@ -68,7 +70,14 @@ class TakeIn:
         self._notes = WaitingNotes(intake.inbox)
         self._read: dict[str, tuple[Stamp, AnyJob | Rejection]] = {}
 
-    def look(self, renamed: Collection[str], *, now: float, go_on: Callable[[], bool] = lambda: True) -> Look:
+    def look(
+        self,
+        renamed: Collection[str],
+        *,
+        now: float,
+        go_on: Callable[[], bool] = lambda: True,
+        most: int = MOST_IN_ONE_LOOK,
+    ) -> Look:
         """List the inbox, do what is requested, and take what is ready. `now` is in monotonic seconds.
 
         Raises OSError; `admit` says when only a new start helps. `go_on` is asked before each drop: one look may
@@ -83,7 +92,7 @@ class TakeIn:
         taken = 0
         ready_to_look_at = [drop for drop in found.drops if all(file in quiet for file in _files(drop, found))]
         for drop in sorted(ready_to_look_at, key=lambda drop: (natural_order(drop.path), drop.path)):
-            if not go_on():
+            if taken >= most or not go_on():
                 # The notes stay as they are: what was not looked at may be waiting still.
                 return Look(taken, waiting, unsettled=True)
             shortage = self._watermark.shortage()
