@@ -37,7 +37,7 @@ def share_inbox(where: Path, *, jobs: int = 400, over_samba: bool = False, seed:
         boxes = list(_boxes(where, places))
         if over_samba:
             # Through the mount everything takes longer: the one beside the server must not have it all.
-            boxes[0]._environment |= {"INBOX__WATCH": "rescan", "INBOX__SETTLE_SECONDS": "3"}
+            boxes[0]._environment |= {"INBOX__WATCH": "rescan", "INBOX__SETTLE_SECONDS": "10"}
         watchers = [
             stack.enter_context(Watcher().watching(box.outbox, box.root / "watcher.json")) for box in boxes
         ]
