@@ -57,8 +57,8 @@ def freeze_server(where: Path, *, place: Place = "inbox", queued: int = 10, seco
     return Row(
         scenario,
         f"{place} on sshfs, server stopped for {seconds:.0f} s with {queued - before} jobs queued: {meanwhile} "
-        f"were drawn meanwhile, the status was {age:.1f} s old at the end; the loop was replaced "
-        f"{hung} times; {queued + 1} jobs",
+        f"were drawn meanwhile, the status was {age:.1f} s old at the end; kills of the loop that "
+        f"waited for it: {hung}; {queued + 1} jobs",
         (verdict,),
         time.monotonic() - began,
         failures=tuple(failures),
