@@ -443,6 +443,17 @@ def test_a_source_that_had_to_be_fitted_is_told_in_the_result(rooms: Rooms) -> N
     assert outcome(rooms, "job").adjustments == ("boat.png, 96×64, was scaled to 64×43 and padded to 64×64",)
 
 
+def test_the_words_of_a_style_are_drawn_and_a_style_without_words_says_so(rooms: Rooms) -> None:
+    prompts: list[str] = []
+    rooms.admit("latin", f'prompt = "a fox"\nstyle = "makers"\n{SMALL}', sequence=1)
+    rooms.admit("cyrillic", f'prompt = "лиса"\nstyle = "makers"\n{SMALL}', sequence=2)
+    draw(rooms, Drawer(lambda request: prompts.append(request.prompt)))
+    assert prompts == ["a fox, Ultra HD, 4K, cinematic composition.", "лиса"]
+    assert outcome(rooms, "latin").adjustments == ()
+    [adjustment] = outcome(rooms, "cyrillic").adjustments
+    assert 'style "makers" has no words in the prompt\'s language' in adjustment
+
+
 # What people ask: pauses, and the end of a job.
 
 

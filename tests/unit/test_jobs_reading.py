@@ -163,7 +163,7 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
         ('model = "flux"', '"flux" is none', 'The models are: "qwen-image".'),
         ("output.quality = 90", "png is written without loss", 'Set output.format to "jpeg"'),
         ('output = {format = "webp", quality = 90}', "webp is written without loss", "or leave the quality out"),
-        ('output = "png"', '"png" is no table', "output.format, output.quality"),
+        ('output = "png"', '"png" is no table', "output.format, output.quality, output.name"),
         ('output.format = "gif"', '"gif" is not possible here', 'Use one of "png", "webp", "jpeg".'),
         (
             "seed = 9223372036854775806\nnum_images = 3",
@@ -202,8 +202,40 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
         (r'id = "a\u001b[31m"', "control character (U+001B)", "Take it out."),
         (r'negative_prompt = "a\u0007b"', "control character (U+0007)", "new line"),
         ('aspect_ratio = "4:5"', '"4:5" is not possible here', "give width and height"),
+        ('tags = "a"', '"a" is no list', 'Write a list: ["a"].'),
+        ("tags = 5", "5 is no list", 'Write a list: ["…"].'),
+        ('tags = ["a", 5]', "tags.1: 5 is no text", 'Put it between quotation marks: "5".'),
+        ('tags = ["a", ""]', "it is empty", "or leave it out"),
+        ('tags = [" "]', "tag 1 holds nothing but blanks", "Write a word"),
+        (r'tags = ["a", "b\u001b"]', "tag 2 holds a control character", "Take it out."),
+        (f'tags = ["{"x" * 81}"]', "81 characters; 80 are allowed", "Shorten it."),
+        (f"tags = {['x'] * 33}", "33 entries; 32 are allowed", "Take some out."),
+        ('output.name = "{nmae}"', '"{nmae}" is no variable', "There are: {name}, {index}, {seed}, {date}, {id}."),
+        ('output.name = "{}"', '"{}" is no variable', "There are: {name}"),
+        ('output.name = "a{b"', "a brace stands alone", "Braces stand around variables"),
+        ('output.name = "a/{index}"', '"/" cannot stand', "Pictures lie in the job's result folder."),
+        ('output.name = "..\\\\x"', "cannot stand in a file's name", "write a dash"),
+        ('output.name = "a:b"', '":" cannot stand', "write a dash"),
+        (r'output.name = "a\u0007"', "control character", "Take it out."),
+        ('output.name = ""', "it is empty", "or leave it out"),
+        ('output.name = " "', "says nothing", 'Write for example "{name}-{index}".'),
+        ('output.name = ".hidden"', "begins or ends with a blank or a dot", "{name}-{index}"),
+        ('output.name = "nul"', "Windows takes no file", "another name"),
+        ('output.name = "{name}{name}{name}"', "261 bytes long; 200 are allowed", "Shorten it."),
+        (
+            'num_images = 3\noutput.name = "fox {date}"',
+            "the 3 pictures of the job would all have the same name",
+            'as in "fox {date}-{index}"',
+        ),
         ("end = false", "false is not possible here", "Write true, or leave it out."),
         ("end = 1", "1 is not possible here", "Write true, or leave it out."),
+        (
+            'style = "cinamatic"',
+            '"cinamatic" is none of',
+            'Did you mean "cinematic"? The styles are: "cinematic", ',
+        ),
+        ('style = "xyz"', "none of this daemon's styles", 'The styles are: "cinematic", "illustration"'),
+        ('style = ""', "it is empty", "or leave it out"),
         ('"$schema" = 5', "5 is no address of a schema", "Take it out."),
     ],
 )
@@ -275,6 +307,10 @@ def test_windows_line_ends_and_a_byte_order_mark_are_fine() -> None:
     assert accepted(b'\xef\xbb\xbfprompt = "x"\r\nseed = 5\r\n').seed == 5
     assert accepted(b'\xef\xbb\xbf{\r\n"prompt": "x"}\r\n', "job.JSON").prompt == "x"
     assert "line 2: foo" in rejected(b'\xef\xbb\xbfprompt = "x"\r\nfoo = 5\r\n')
+
+
+def test_an_entry_of_a_list_is_complained_about_in_the_line_of_its_list() -> None:
+    assert "job.toml, line 2: tags.1: 5 is no text." in rejected(f'{A_PROMPT}tags = [\n  "a",\n  5,\n]')
 
 
 def test_a_file_name_cannot_forge_a_complaint() -> None:

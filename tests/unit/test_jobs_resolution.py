@@ -5,7 +5,7 @@ import pytest
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import ASPECT_RATIOS, FAMILIES, Family, Size
 from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, TextToImageJob
-from qwen_image_daemon.jobs.resolution import EffectiveParameters, resolve
+from qwen_image_daemon.jobs.resolution import EffectiveParameters, adjustments_of, resolve
 
 CATALOGUE = Catalogue(
     families={"qwen-image": FAMILIES["qwen-image"], "demo": FAMILIES["demo"]}, default="qwen-image"
@@ -71,6 +71,28 @@ def test_a_redrawn_picture_keeps_its_shape_as_nearly_as_a_recommended_size_allow
 ) -> None:
     effective = resolved(ImageToImageJob(prompt="x", image="a.png"), source)
     assert Size(effective.width, effective.height) == expected
+
+
+def test_a_style_changes_the_prompt_that_is_drawn_and_is_named_with_it() -> None:
+    job = TextToImageJob(prompt="A fox.", style="makers")
+    effective = resolved(job)
+    assert (effective.prompt, effective.style) == ("A fox, Ultra HD, 4K, cinematic composition.", "makers")
+    assert adjustments_of(job, effective) == ()
+
+
+def test_no_style_changes_nothing() -> None:
+    job = TextToImageJob(prompt="A fox. ")
+    effective = resolved(job)
+    assert (effective.prompt, effective.style, adjustments_of(job, effective)) == ("A fox. ", None, ())
+
+
+def test_a_style_that_has_no_words_for_the_prompt_leaves_it_alone_and_says_so() -> None:
+    job = TextToImageJob(prompt="рыжая лиса", style="photo")
+    effective = resolved(job)
+    assert (effective.prompt, effective.style) == ("рыжая лиса", None)
+    assert adjustments_of(job, effective) == (
+        'style "photo" has no words in the prompt\'s language: the prompt was drawn as it is',
+    )
 
 
 def test_a_size_that_was_asked_for_is_not_changed_for_the_source() -> None:

@@ -66,6 +66,9 @@ def _properties(model: type[TextToImageJob | ImageToImageJob | Output]) -> Mappi
 
 
 def _schema_at(model: JobModel, path: KeyPath) -> Mapping[str, Any]:
+    if isinstance(path[-1], int):
+        items: Mapping[str, Any] = _schema_at(model, path[:-1]).get("items", {})
+        return items
     schema: Mapping[str, Any] = _properties(Output if len(path) > 1 else model).get(str(path[-1]), {})
     # Where a setting may be left out, JSON's null says the same.
     return next((choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}), schema)
@@ -146,6 +149,16 @@ def _too_long(refused: Refused) -> Sentences:
     )
 
 
+def _no_list(refused: Refused) -> Sentences:
+    value = refused.value
+    example = quoted(value) if isinstance(value, str) else '"…"'
+    return f"{quoted(value)} is no list.", f"Write a list: [{example}]."
+
+
+def _too_many(refused: Refused) -> Sentences:
+    return f"it has {len(refused.value):,} entries; {refused.schema['maxItems']} are allowed.", "Take some out."
+
+
 def _not_whole(refused: Refused) -> Sentences:
     value = refused.value
     if isinstance(value, float) and value.is_integer() and abs(value) < MAX_SEED:
@@ -220,6 +233,8 @@ SENTENCES: Mapping[str, Callable[[Refused], Sentences]] = MappingProxyType(
         "string_type": _not_text,
         "string_too_short": _too_short,
         "string_too_long": _too_long,
+        "tuple_type": _no_list,
+        "too_long": _too_many,
         "int_type": _not_whole,
         "float_type": _not_a_number,
         "finite_number": _not_a_number,

@@ -60,6 +60,8 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "checkpoint": "model",
         "model_name": "model",
         "model_id": "model",
+        "style_preset": "style",
+        "style_name": "style",
         "mode": "task",
         "type": "task",
         "format": "output.format",

@@ -11,9 +11,11 @@ from typing import Any
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import Family, Size
 from qwen_image_daemon.jobs.models import MAX_SEED
+from qwen_image_daemon.jobs.naming import faults_of_template
 from qwen_image_daemon.jobs.paths import fault_of_image_path
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import is_control, quoted
+from qwen_image_daemon.jobs.styles import similar_style
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ def faults_between(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
     """Give everything that is wrong in the settings together, and for their model."""
     for rule in RULES:
         yield from rule(settings)
+    yield from style_is_known(settings, catalogue)
     model = settings.get("model")
     if model is not None and model not in catalogue.families:
         names = ", ".join(quoted(name) for name in sorted(catalogue.families))
@@ -62,6 +65,19 @@ def prompts_say_something(settings: Settings) -> Iterator[Fault]:
         )
     if (name := settings.get("name")) and not name.strip():
         yield Fault(("name",), "it holds nothing but blanks.", "Write a name, or leave it out.")
+
+
+def style_is_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
+    """Refuse a style that neither we nor the daemon's settings have."""
+    style = settings.get("style")
+    if style is not None and style not in catalogue.styles:
+        similar = similar_style(style, catalogue.styles)
+        names = ", ".join(quoted(name) for name in sorted(catalogue.styles))
+        yield Fault(
+            ("style",),
+            f"{quoted(style)} is none of this daemon's styles.",
+            f"{f'Did you mean {quoted(similar)}? ' if similar else ''}The styles are: {names}.",
+        )
 
 
 def texts_are_printable(settings: Settings) -> Iterator[Fault]:
@@ -104,6 +120,24 @@ def guidance_is_on_for_a_negative_prompt(settings: Settings) -> Iterator[Fault]:
             "it has no effect where true_cfg_scale is 1.0.",
             "Raise true_cfg_scale above 1.0, or leave negative_prompt out.",
         )
+
+
+def tags_say_something(settings: Settings) -> Iterator[Fault]:
+    """Refuse tags that are blank, or that steer whoever shows them."""
+    for place, tag in enumerate(settings.get("tags", ())):
+        if not tag.strip():
+            yield Fault(("tags",), f"tag {place + 1} holds nothing but blanks.", "Write a word, or take it out.")
+        elif any(map(is_control, tag)):
+            yield Fault(("tags",), f"tag {place + 1} holds a control character.", "Take it out.")
+
+
+def pictures_get_names_of_their_own(settings: Settings) -> Iterator[Fault]:
+    """Refuse a template of names that some file system would not take, or that names two pictures alike."""
+    template = settings.get("output", {}).get("name")
+    if template is not None:
+        sentences = faults_of_template(template, num_images=settings.get("num_images", 1))
+        if sentences is not None:
+            yield Fault(("output", "name"), *sentences)
 
 
 def seeds_stay_in_range(settings: Settings) -> Iterator[Fault]:
@@ -208,6 +242,8 @@ RULES: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     guidance_is_on_for_a_negative_prompt,
     seeds_stay_in_range,
     quality_is_for_jpeg,
+    pictures_get_names_of_their_own,
+    tags_say_something,
     image_is_a_plain_path,
     end_is_a_truth,
 )

@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.jobs.families import Size
-from qwen_image_daemon.jobs.resolution import EffectiveParameters
+from qwen_image_daemon.jobs.resolution import EffectiveParameters, adjustments_of
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.pace import Pace
 from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RequestRefused
@@ -61,7 +61,7 @@ class JobDrawing:
             status="succeeded",
             finished_at=datetime.now(UTC),
             load_seconds=round(load_seconds, 4),
-            adjustments=adjustments,
+            adjustments=(*_wishes(record), *adjustments),
             model=renderer.info,
             memory_before=memory_before,
             memory_after=renderer.clean_up(),
@@ -98,6 +98,10 @@ class JobDrawing:
             self._interruptions.at_step(entry.id)
 
         return note
+
+
+def _wishes(record: JobRecord) -> tuple[str, ...]:
+    return () if record.requested is None else adjustments_of(record.requested, record.to_do())
 
 
 def _request(parameters: EffectiveParameters, source: Image | None) -> RenderRequest:
