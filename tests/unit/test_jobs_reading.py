@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import DEMO, FAMILIES, QWEN_IMAGE, Family
+from qwen_image_daemon.jobs.families import DEMO, FAMILIES, QWEN_IMAGE, Family, Size
 from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, TextToImageJob
 from qwen_image_daemon.jobs.problems import Rejection
 from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, read_job
@@ -36,7 +36,7 @@ def rejected(text: str | bytes, filename: str = "job.toml", catalogue: Catalogue
 def test_every_example_is_a_job_for_every_family(path: Path, family: Family) -> None:
     catalogue = Catalogue(families={"some-model": family}, default="some-model")
     job = accepted(path.read_bytes(), path.name, catalogue)
-    resolve(job, catalogue, seed=1)
+    resolve(job, catalogue, seed=1, source=Size(960, 640))
     if isinstance(job, ImageToImageJob):
         assert (EXAMPLES / job.image).is_file()
 
@@ -139,6 +139,23 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
     [
         ('aspect_ratio = "1:1"\nwidth = 512\nheight = 512', "exclude each other", "Keep aspect_ratio alone"),
         ('aspect_ratio = "1:1"\nheight = 512', "exclude each other", "Keep aspect_ratio alone"),
+        (
+            'image = "a.png"\nsize = "1x1"',
+            '"1x1" is not possible',
+            'Use "source". For another size give width and',
+        ),
+        ('image = "a.png"\nsize = 512', "512 is not possible", 'Use "source".'),
+        (
+            'image = "a.png"\nsize = "source"\nwidth = 512\nheight = 512',
+            "size and width and height exclude each other",
+            "Keep size alone, or width and height without it.",
+        ),
+        (
+            'image = "a.png"\nsize = "source"\naspect_ratio = "1:1"',
+            "size and aspect_ratio exclude each other",
+            "Keep size alone, or aspect_ratio without it.",
+        ),
+        ('size = "source"', "it is for jobs that name an image", "Use width and height, or aspect_ratio."),
         ("width = 512", "width is given without height", "Add height"),
         ("height = 512", "height is given without width", "Add width"),
         ("width = 1465\nheight = 1024", "silently draw 1456", "Use 1456 or 1472."),

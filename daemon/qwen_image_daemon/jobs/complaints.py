@@ -117,6 +117,10 @@ _OF_THE_OTHER_TASK: Mapping[str, Sentences] = MappingProxyType(
             "a text-to-image job draws from words alone.",
             'Set task to "image-to-image" to redraw the picture, or take image out.',
         ),
+        "size": (
+            "it is for jobs that name an image.",
+            "Use width and height, or aspect_ratio.",
+        ),
         "strength": (
             "it says how much of a source picture is redrawn, and this job redraws none.",
             "Name the picture with image, for an image-to-image job, or take strength out.",
@@ -205,15 +209,23 @@ def _range(refused: Refused) -> str:
     return f"Write {kind} from {schema.get('minimum')} to {schema.get('maximum')}."
 
 
+_OTHER_SIZES: Mapping[KeyPath, str] = MappingProxyType(
+    {
+        ("aspect_ratio",): " For another shape give width and height.",
+        ("size",): " For another size give width and height, or aspect_ratio.",
+    }
+)
+
+
 def _none_of_these(refused: Refused) -> Sentences:
     schema = refused.schema
     allowed = schema.get("enum") or [schema.get("const")]
     if allowed == [True]:
         return f"{quoted(refused.value)} is not possible here.", "Write true, or leave it out."
-    also = " For another shape give width and height." if refused.path == ("aspect_ratio",) else ""
+    also = _OTHER_SIZES.get(refused.path, "")
     return (
         f"{quoted(refused.value)} is not possible here.",
-        f"Use one of {', '.join(quoted(choice) for choice in allowed)}.{also}",
+        f"Use {'one of ' if len(allowed) > 1 else ''}{', '.join(quoted(choice) for choice in allowed)}.{also}",
     )
 
 

@@ -81,7 +81,6 @@ EXPLAINED: Mapping[str, Explanation] = MappingProxyType(
             "Qwen-Image does not use guidance_scale.",
             "Use true_cfg_scale (4.0 is the model's recommendation).",
         ),
-        "size": ("no such setting.", "Use width and height, or aspect_ratio."),
         "resolution": ("no such setting.", "Use width and height, or aspect_ratio."),
         "image_size": ("no such setting.", "Use width and height, or aspect_ratio."),
         "dimensions": ("no such setting.", "Use width and height, or aspect_ratio."),

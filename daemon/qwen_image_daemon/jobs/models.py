@@ -125,6 +125,10 @@ class ImageToImageJob(GenerationParameters):
     """What is to be done."""
     image: Annotated[str, Field(min_length=1, max_length=1_000)]
     """The source picture: a path relative to the job file, in its folder or below. PNG, JPEG or WEBP."""
+    size: Literal["source"] | None = None
+    """"source" draws in the source's own size, after its EXIF rotation, and refuses one that the model cannot draw
+    exactly; instead of aspect_ratio, width and height. Where no size at all is given, the recommended size whose
+    shape is nearest to the source's is taken."""
     strength: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 0.6
     """How much of the source is redrawn: near 0 keeps it, 1.0 ignores it. ceil(steps × strength) steps run."""
 

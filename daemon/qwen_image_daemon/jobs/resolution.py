@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import Size
+from qwen_image_daemon.jobs.families import Family, Size
 from qwen_image_daemon.jobs.models import ImageToImageJob, Output, StrictModel, Task, TextToImageJob
 from qwen_image_daemon.jobs.styles import in_style, untouched
 
@@ -43,7 +43,8 @@ def resolve(
     """Fill in the choices that a job leaves open.
 
     `seed` is used only where the job gives none; `source`, the upright size of the picture that the job reads,
-    only where it gives no size: then the recommended size whose shape is nearest to the source's is taken.
+    only where it gives no size: then the recommended size whose shape is nearest to the source's is taken, or the
+    source's own where the job wants that. Raises ValueError where it does and `source` is not given.
     Raises KeyError for a model or a style that the catalogue does not know; a job that was read with the same
     catalogue never names one.
     """
@@ -51,12 +52,7 @@ def resolve(
     preset = family.recommended if spec.preset is None else family.presets[spec.preset]
     scale = spec.true_cfg_scale if spec.true_cfg_scale is not None else preset.true_cfg_scale
     negative = spec.negative_prompt if spec.negative_prompt is not None else SINGLE_SPACE
-    if spec.width is not None and spec.height is not None:
-        size = Size(spec.width, spec.height)
-    elif spec.aspect_ratio is None and source is not None:
-        size = family.nearest_shape(source)
-    else:
-        size = family.sizes[spec.aspect_ratio or "1:1"]
+    size = _size(spec, family, source)
     prompt = spec.prompt if spec.style is None else in_style(spec.prompt, catalogue.styles[spec.style])
     image, strength = (spec.image, spec.strength) if isinstance(spec, ImageToImageJob) else (None, None)
     return EffectiveParameters(
@@ -75,6 +71,23 @@ def resolve(
         strength=strength,
         output=spec.output,
     )
+
+
+def _size(spec: TextToImageJob | ImageToImageJob, family: Family, source: Size | None) -> Size:
+    if wants_source_size(spec):
+        if source is None:
+            raise ValueError("the source's size is wanted, and not known")
+        return source
+    if spec.width is not None and spec.height is not None:
+        return Size(spec.width, spec.height)
+    if spec.aspect_ratio is None and source is not None:
+        return family.nearest_shape(source)
+    return family.sizes[spec.aspect_ratio or "1:1"]
+
+
+def wants_source_size(spec: TextToImageJob | ImageToImageJob) -> bool:
+    """Say whether a job is to be drawn in its source's own size."""
+    return isinstance(spec, ImageToImageJob) and spec.size == "source"
 
 
 def adjustments_of(spec: TextToImageJob | ImageToImageJob, effective: EffectiveParameters) -> tuple[str, ...]:

@@ -111,6 +111,17 @@ def sides_come_in_pairs(settings: Settings) -> Iterator[Fault]:
         )
 
 
+def the_sources_size_stands_alone(settings: Settings) -> Iterator[Fault]:
+    """Want the source's size or another one, not both."""
+    others = [key for key in ("aspect_ratio", "width", "height") if settings.get(key) is not None]
+    if settings.get("size") is not None and others:
+        yield Fault(
+            ("size",),
+            f"size and {' and '.join(others)} exclude each other.",
+            f"Keep size alone, or {' and '.join(others)} without it.",
+        )
+
+
 def guidance_is_on_for_a_negative_prompt(settings: Settings) -> Iterator[Fault]:
     """Refuse a negative prompt where the scale is 1.0: the pipelines ignore it without a word."""
     negative = settings.get("negative_prompt")
@@ -239,6 +250,7 @@ RULES: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     prompts_say_something,
     texts_are_printable,
     sides_come_in_pairs,
+    the_sources_size_stands_alone,
     guidance_is_on_for_a_negative_prompt,
     seeds_stay_in_range,
     quality_is_for_jpeg,
