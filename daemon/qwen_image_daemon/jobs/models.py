@@ -14,6 +14,7 @@ MAX_STEPS = 200
 MAX_SEED = 2**63 - 1
 """torch takes 64-bit seeds; TOML promises 64-bit signed integers. Image k uses seed + k."""
 MAX_TAGS = 32
+MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 
 Task = Literal["text-to-image", "image-to-image"]
 OutputFormat = Literal["png", "webp", "jpeg"]
@@ -103,6 +104,10 @@ class GenerationParameters(StrictModel):
     answered with the earlier result, with other files it is refused. A job that failed may be sent again."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     """Jobs of higher priority are taken first; equal ones in the order of their arrival."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
+    """How long one attempt at the pictures may take, in seconds: the job fails at its next step then, is not tried
+    again, and keeps the pictures that are finished. Waiting and loading the model do not count; after a pause, a
+    stop or a failure the time begins anew. No limit where it is left out."""
     tags: Annotated[tuple[Tag, ...], Field(strict=False, max_length=MAX_TAGS)] = ()
     """Words of the sender's own, at most 32, that are carried into the result. They change nothing else."""
     output: Output = Output()
