@@ -66,9 +66,13 @@ def _drops(box: Box) -> int:
 
 
 def _accepted(box: Box) -> list[tuple[int, str, str]]:
-    """Give what the spool holds in the order of arrival: sequence, job file, hash."""
-    states = (box.spool / "queue", box.spool / "active")
-    records = [json.loads((folder / "job.json").read_bytes()) for state in states for folder in state.iterdir()]
+    """Give what the spool holds in the order of arrival: sequence, job file, hash. A few may be drawn by now."""
+    states = ("queue", "active", "rendered", "done/succeeded")
+    records = [
+        json.loads((folder / "job.json").read_bytes())
+        for state in states
+        for folder in (box.spool / state).iterdir()
+    ]
     return sorted((record["sequence"], record["source"]["path"], record["source"]["sha256"]) for record in records)
 
 

@@ -43,6 +43,7 @@ def freeze_server(where: Path, *, place: Place = "inbox", queued: int = 10, seco
             copy_in(box.inbox, ledger.note(one_picture(1000)))
             time.sleep(seconds)
             meanwhile, age = _drawn(box) - before, _status_age(box)
+        hung = keeper.log().count("loop.hung")
         finished = patiently(lambda: ledger.out(box) > queued, lambda: ledger.out(box), keeper)
         code = keeper.stop()
         verdict = ledger.verdict([box], watcher.torn)
@@ -56,7 +57,8 @@ def freeze_server(where: Path, *, place: Place = "inbox", queued: int = 10, seco
     return Row(
         scenario,
         f"{place} on sshfs, server stopped for {seconds:.0f} s with {queued - before} jobs queued: {meanwhile} "
-        f"were drawn meanwhile, the status was {age:.1f} s old at the end; {queued + 1} jobs",
+        f"were drawn meanwhile, the status was {age:.1f} s old at the end; kills of the loop that "
+        f"waited for it: {hung}; {queued + 1} jobs",
         (verdict,),
         time.monotonic() - began,
         failures=tuple(failures),
@@ -67,8 +69,14 @@ def _box(where: Path, place: Place, step_seconds: float) -> Box:
     """Give a box that has the mounted folder in one place, while we look at the server's own."""
     mounted = where / "mounted"
     mounted.mkdir()
-    settings = {f"{place.upper()}_FOLDER": str(mounted), "RENDER__DRY_RUN_STEP_SECONDS": f"{step_seconds:.4f}"}
-    box = Box(where / "box", settle_seconds=0.1, INBOX__RESCAN_SECONDS="1", **settings)
+    settings = {
+        f"{place.upper()}_FOLDER": str(mounted),
+        "RENDER__DRY_RUN_STEP_SECONDS": f"{step_seconds:.4f}",
+        "INBOX__RESCAN_SECONDS": "1",
+        # Shorter than the frost: the loop that waits for the server is killed and started again, in vain.
+        "SERVICE__SHARE_TIMEOUT_SECONDS": "5",
+    }
+    box = Box(where / "box", settle_seconds=0.1, **settings)
     getattr(box, place).mkdir(exist_ok=True)
     return box
 

@@ -24,6 +24,7 @@ from torture.table import Row
 XFS_MEBIBYTES = 4096
 DISK_MEBIBYTES = 512
 DROPS_PER_SECOND = 10.0
+MOST_ON_THEIR_WAY = 30
 
 
 def cut_power(where: Path, *, cuts: int = 50, spool_only: bool = False, pause: float = 1.0, seed: int = 1) -> Row:
@@ -112,6 +113,9 @@ class Cutting:
             yield self._box(root if self._spool_only else root / "box")
         image.unlink()
 
+    def _on_their_way(self, box: Box) -> int:
+        return len(self._certain) - self._ledger.out(box)
+
     def _box(self, root: Path) -> Box:
         quick = {"INBOX__RESCAN_SECONDS": "0.3", "RENDER__DRY_RUN_STEP_SECONDS": "0.001"}
         return Box(root, settle_seconds=0.05, **quick, **WITHOUT_WATERMARK)
@@ -119,8 +123,13 @@ class Cutting:
     def _drop(self, box: Box) -> None:
         chance = random.Random(self._chance.random())
         for drop in mixture(1_000_000):
-            if self._ended.wait(chance.uniform(0, 2 / DROPS_PER_SECOND)):
-                return
+            # On a busy machine drops would pile up, and each cut take longer than the one before.
+            while (
+                self._ended.wait(chance.uniform(0, 2 / DROPS_PER_SECOND))
+                or self._on_their_way(box) > MOST_ON_THEIR_WAY
+            ):
+                if self._ended.is_set():
+                    return
             in_any_way(box.inbox, self._ledger.note(drop), chance)
             self._certain.add(drop.name)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from driving import Box
+from driving import Box, eventually
 from torture import samba_server
 from torture.drops import in_any_way, mixture
 from torture.keeper import Keeper, patiently
@@ -37,7 +37,7 @@ def share_inbox(where: Path, *, jobs: int = 400, over_samba: bool = False, seed:
         boxes = list(_boxes(where, places))
         if over_samba:
             # Through the mount everything takes longer: the one beside the server must not have it all.
-            boxes[0]._environment |= {"INBOX__WATCH": "rescan", "INBOX__RESCAN_SECONDS": "2"}
+            boxes[0]._environment |= {"INBOX__WATCH": "rescan", "INBOX__SETTLE_SECONDS": "10"}
         watchers = [
             stack.enter_context(Watcher().watching(box.outbox, box.root / "watcher.json")) for box in boxes
         ]
@@ -45,7 +45,8 @@ def share_inbox(where: Path, *, jobs: int = 400, over_samba: bool = False, seed:
         for keeper in keepers:
             stack.enter_context(keeper.keeping())
         for box in boxes:
-            box.wait_for_state("idle")
+            # Written after the first look.
+            eventually((box.spool / "state" / "take-in.json").exists, "the first look at the inbox")
         for drop in mixture(jobs):
             in_any_way(inbox, ledger.note(drop), chance)
             time.sleep(0.01)

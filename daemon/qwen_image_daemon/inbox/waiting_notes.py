@@ -1,14 +1,24 @@
 """`<name>.waiting.txt` beside a job that waits: what for, in the folder where its author looks."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import structlog
 
-from qwen_image_daemon.inbox.names import WAITING_SUFFIX, printable
+from qwen_image_daemon.inbox.names import WAITING_SUFFIX, is_ignored, printable
 from qwen_image_daemon.spool.durable import create_anew
 
 log = structlog.get_logger(__name__)
+
+
+def _jobs_with_notes(inbox: Path) -> Iterator[str]:
+    """Find the notes that lie about. Folders that vanish while we look are passed over."""
+    for folder, folders, names in os.walk(inbox):
+        folders[:] = [name for name in folders if not is_ignored(name)]
+        for name in names:
+            if name.endswith(WAITING_SUFFIX):
+                yield (Path(folder) / name).relative_to(inbox).as_posix().removesuffix(WAITING_SUFFIX)
 
 
 class WaitingNotes:
@@ -17,10 +27,7 @@ class WaitingNotes:
     def __init__(self, inbox: Path) -> None:
         self._inbox = inbox
         # Notes of an earlier run: each is written again or taken away at the first look.
-        self._written = {
-            note.relative_to(inbox).as_posix().removesuffix(WAITING_SUFFIX): ""
-            for note in inbox.rglob(f"*{WAITING_SUFFIX}")
-        }
+        self._written = dict.fromkeys(_jobs_with_notes(inbox), "")
 
     def update(self, waiting: Mapping[str, str]) -> None:
         """Make the notes say what `waiting` says: reasons by path of the job file."""
