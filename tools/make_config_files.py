@@ -16,13 +16,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from qwen_image_daemon.jobs.schema import job_schema
+from qwen_image_daemon.jobs.styles import STYLES
 from qwen_image_daemon.outbox.results import JobResult
 from qwen_image_daemon.outbox.status import DaemonStatus
-from qwen_image_daemon.settings import ModelSettings, Settings
+from qwen_image_daemon.settings import ModelSettings, Settings, StyleSettings
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 WIDTH = 110
+EXAMPLE_STYLE = {"en": "A watercolour of {prompt}, soft washes", "zh": "{prompt}，水彩画，柔和晕染"}  # noqa: RUF001
 
 HEAD = """\
 Settings of qwen-image-daemon. Every key is here with its default: change a value, or delete what you do not need.
@@ -39,6 +41,8 @@ def settings_file() -> str:
         value = field.get_default(call_default_factory=True, validated_data={})
         if key == "models":
             tables += [(f"models.{name}", model) for name, model in value.items()]
+        elif key == "styles":
+            blocks.append(_style_entry())
         elif isinstance(value, BaseModel):
             tables.append((key, value))
         else:
@@ -51,6 +55,18 @@ def settings_file() -> str:
     return "\n".join(blocks) + "\n"
 
 
+def _style_entry() -> str:
+    """Show, commented out, what a style of one's own looks like."""
+    fields = StyleSettings.model_fields.items()
+    lines = [
+        f"{_comment(field.description or '')}\n# {key} = {_toml(EXAMPLE_STYLE[key])}" for key, field in fields
+    ]
+    what = (
+        f"{StyleSettings.__doc__} Ours are: {', '.join(STYLES)}. Add as many tables [styles.NAME] as are needed."
+    )
+    return "\n".join([f"\n{_comment(what)}", "# [styles.watercolour]", *lines])
+
+
 def _entry(key: str, field: FieldInfo, value: Any) -> str:
     line = f'# {key} = ""' if value is None else f"{key} = {_toml(value)}"
     return f"{_comment(field.description or '')}\n{line}"
@@ -58,7 +74,7 @@ def _entry(key: str, field: FieldInfo, value: Any) -> str:
 
 def _toml(value: Any) -> str:
     # Strings, numbers, booleans and arrays of them are written alike in JSON and TOML.
-    return json.dumps(str(value) if isinstance(value, Path) else value)
+    return json.dumps(str(value) if isinstance(value, Path) else value, ensure_ascii=False)
 
 
 def _comment(text: str) -> str:

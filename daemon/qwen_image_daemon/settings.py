@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -20,6 +20,8 @@ from pydantic_settings import (
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import FAMILIES, FamilyName
+from qwen_image_daemon.jobs.quoting import is_control
+from qwen_image_daemon.jobs.styles import MAX_STYLE_NAME_CHARACTERS, STYLES, Style, fault_of_template
 
 Precision = Literal["bfloat16", "float16", "float32"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -55,6 +57,38 @@ class ModelSettings(Section):
             return Path(__file__).resolve().parent / "demo_model"
         is_hub_name = self.source.count("/") == 1 and not self.source.startswith(("/", ".", "~"))
         return None if is_hub_name else Path(self.source).expanduser()
+
+
+def _usable(template: str) -> str:
+    fault = fault_of_template(template)
+    if fault is not None:
+        raise ValueError(fault)
+    return template
+
+
+def _writable(name: str) -> str:
+    if not name.strip() or len(name) > MAX_STYLE_NAME_CHARACTERS or any(map(is_control, name)):
+        raise ValueError(f"a style's name has 1 to {MAX_STYLE_NAME_CHARACTERS} characters, none that steers")
+    return name
+
+
+Template = Annotated[str, AfterValidator(_usable)]
+StyleName = Annotated[str, AfterValidator(_writable)]
+
+
+class StyleSettings(Section):
+    """One style that jobs may name, besides those that we bring along. A name of ours replaces ours."""
+
+    en: Template | None = None
+    """What is drawn for prompts in Latin letters, with {prompt} where the prompt goes."""
+    zh: Template | None = None
+    """What is drawn for prompts with Chinese characters, with {prompt} where the prompt goes."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> "StyleSettings":
+        if self.en is None and self.zh is None:
+            raise ValueError("a style needs en, zh or both")
+        return self
 
 
 class InboxSettings(Section):
@@ -179,6 +213,8 @@ class Settings(BaseSettings):
     """The model of jobs that name none. One of [models.NAME], or demo: the small model that we bring along."""
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)] = Field(default_factory=_default_models)
     """The models that jobs may name."""
+    styles: dict[StyleName, StyleSettings] = Field(default_factory=dict)
+    """The styles that jobs may name, besides those that we bring along."""
     inbox: InboxSettings = InboxSettings()
     spool: SpoolSettings = SpoolSettings()
     render: RenderSettings = RenderSettings()
@@ -214,9 +250,10 @@ class Settings(BaseSettings):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Say which models jobs may name."""
+        """Say which models and styles jobs may name."""
         families = {name: FAMILIES[model.family] for name, model in self.models.items()}
-        return Catalogue(families=families, default=self.default_model)
+        own = {name: Style(en=style.en, zh=style.zh) for name, style in self.styles.items()}
+        return Catalogue(families=families, default=self.default_model, styles={**STYLES, **own})
 
 
 class UnknownVariableError(ValueError):

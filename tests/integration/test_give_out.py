@@ -225,6 +225,38 @@ def test_a_source_that_is_called_like_a_result_is_given_back_beside_it(rooms: Ro
     assert (folder / "job-result-1.png").exists()
 
 
+@pytest.mark.parametrize(
+    ("template", "names"),
+    [
+        ("{name}-{index}", {"job-1.png", "job-2.png"}),
+        ("Füchse {seed}", {"Füchse 5.png", "Füchse 6.png"}),
+        ("{index}{seed}", {"15.png", "26.png"}),
+        ("{date} {id} {index}", {"{date} {id} 1.png", "{date} {id} 2.png"}),
+    ],
+)
+def test_pictures_are_called_as_the_job_wishes(rooms: Rooms, template: str, names: set[str]) -> None:
+    rendered(rooms, text=f'{TWO}tags = ["a", "b c"]\noutput.name = "{template}"')
+    drain(rooms)
+    folder, result = only_result(rooms)
+    day = f"{result.received_at:%Y-%m-%d}"
+    wanted = {name.replace("{date}", day).replace("{id}", result.id) for name in names}
+    assert {image.file.path for image in result.images} == wanted
+    assert files_of(folder) == wanted | {"job.toml", "job.log", "result.json"}
+    assert result.tags == ("a", "b c")
+
+
+def test_a_source_that_is_called_as_the_job_wishes_its_picture_is_given_back_beside_it(rooms: Rooms) -> None:
+    content = picture()
+    rooms.drop("fox 1.png", content)
+    rooms.drop("job.toml", f'{TWO}image = "fox 1.png"\noutput.name = "fox {{index}}"')
+    rooms.take_in()
+    draw(rooms, Drawer(refuse_second))
+    drain(rooms)
+    folder, result = only_result(rooms)
+    assert (folder / "fox 1.png").read_bytes() == content
+    assert [image.file.path for image in result.images] == ["fox 1-result.png"]
+
+
 @pytest.mark.parametrize("name", ["Grüße aus Köln", "l" * 200, "🐈🐈", "-.-", "a b\nc", "ü" * 120])
 @pytest.mark.parametrize("text", ['prompt = "x"', "promt = 1"])
 def test_odd_names_become_folders_that_every_system_can_hold(rooms: Rooms, name: str, text: str) -> None:

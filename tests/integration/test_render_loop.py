@@ -443,6 +443,42 @@ def test_a_source_that_had_to_be_fitted_is_told_in_the_result(rooms: Rooms) -> N
     assert outcome(rooms, "job").adjustments == ("boat.png, 96×64, was scaled to 64×43 and padded to 64×64",)
 
 
+def test_a_job_whose_time_is_over_fails_once_with_what_it_has_and_the_others_go_on(rooms: Rooms) -> None:
+    """The first picture is there from an attempt that was interrupted."""
+    stopping = Stopping()
+    entry = rooms.admit("slow", FOUR.replace("num_images = 4", "num_images = 2"), sequence=1)
+
+    def stop_after(_: RenderRequest) -> None:
+        stopping.ask()
+
+    drain(rooms, lambda _: Drawer(stop_after), stopping)
+    record = entry.record()
+    assert record.requested is not None
+    hurried = record.requested.model_copy(update={"timeout_seconds": 1e-9})
+    (entry.folder / "job.json").write_bytes(record.model_copy(update={"requested": hurried}).to_bytes())
+    rooms.admit("other", sequence=2)
+    drawer = Drawer()
+    draw(rooms, drawer)
+    ended = outcome(rooms, "slow")
+    assert ended.error is not None
+    assert (ended.status, ended.error.kind, ended.attempts) == ("failed", "TookTooLong", 2)
+    assert [image.seed for image in ended.images] == [10]
+    assert drawer.drawn.count(11) == 1
+    assert "timeout_seconds" in letter_for(record, ended)[1]
+    assert outcome(rooms, "other").status == "succeeded"
+
+
+def test_the_words_of_a_style_are_drawn_and_a_style_without_words_says_so(rooms: Rooms) -> None:
+    prompts: list[str] = []
+    rooms.admit("latin", f'prompt = "a fox"\nstyle = "makers"\n{SMALL}', sequence=1)
+    rooms.admit("cyrillic", f'prompt = "лиса"\nstyle = "makers"\n{SMALL}', sequence=2)
+    draw(rooms, Drawer(lambda request: prompts.append(request.prompt)))
+    assert prompts == ["a fox, Ultra HD, 4K, cinematic composition.", "лиса"]
+    assert outcome(rooms, "latin").adjustments == ()
+    [adjustment] = outcome(rooms, "cyrillic").adjustments
+    assert 'style "makers" has no words in the prompt\'s language' in adjustment
+
+
 # What people ask: pauses, and the end of a job.
 
 

@@ -282,6 +282,34 @@ def test_a_picture_that_cannot_be_decoded_refuses_its_job_and_no_other(
     assert [record.name for record in rooms.queued()] == ["other"]
 
 
+def upright(size: tuple[int, int]) -> bytes:
+    """Give a JPEG that lies on its side, of this size when it is turned upright."""
+    file = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (size[1], size[0]), "teal").save(file, "JPEG", exif=exif)
+    return file.getvalue()
+
+
+def test_a_source_is_drawn_in_its_own_upright_size_where_that_is_asked_for(rooms: Rooms) -> None:
+    rooms.drop("a.jpg", upright((96, 160)))
+    rooms.drop("job.toml", f'{JOB}\nimage = "a.jpg"\nsize = "source"')
+    rooms.take_in()
+    [record] = rooms.queued()
+    assert (record.to_do().width, record.to_do().height) == (96, 160)
+
+
+def test_a_source_whose_size_cannot_be_drawn_is_refused_with_sizes_that_can(rooms: Rooms) -> None:
+    rooms.drop("a.jpg", upright((100, 160)))
+    rooms.drop("job.toml", f'{JOB}\nimage = "a.jpg"\nsize = "source"')
+    rooms.take_in()
+    [entry] = rooms.rendered()
+    [problem] = entry.outcome().problems
+    assert problem.where == "job.toml: size"
+    assert problem.what == "the picture has 100×160 pixels, and the model draws multiples of 16 only."
+    assert problem.fix.startswith("Scale or crop the picture to 96×160 or 112×160, or leave size out")
+
+
 def test_a_job_that_waits_says_for_what_and_the_note_goes_when_the_picture_comes(rooms: Rooms) -> None:
     rooms.drop("late.toml", 'prompt = "x"\nimage = "boat.png"')
     rooms.take_in()

@@ -19,6 +19,7 @@ ERRORS_OF_TYPE = {
     "int": {"int_type"},
     "float": {"float_type"},
     "literal": {"literal_error"},
+    "tuple": {"tuple_type"},
 }
 ERRORS_OF_LIMIT = {
     "min_length": {"string_too_short"},
@@ -32,13 +33,19 @@ STRUCTURE = {"schema", "fields"}
 HARMLESS = {
     "type", "cls", "config", "root_model", "strict", "expected", "default", "metadata", "ref", "model_name",
     "computed_fields", "custom_init", "serialization", "extra_behavior", "frozen", "post_init",
+    "variadic_item_index",
 }  # fmt: skip
 
 
 def possible_errors(schema: Mapping[str, Any]) -> Iterator[str]:
     yield from ERRORS_OF_TYPE[schema["type"]]
     for key, value in schema.items():
-        if key in ERRORS_OF_LIMIT:
+        if schema["type"] == "tuple" and key == "max_length":
+            yield "too_long"
+        elif key == "items_schema":
+            for item in value:
+                yield from possible_errors(item)
+        elif key in ERRORS_OF_LIMIT:
             yield from ERRORS_OF_LIMIT[key]
         elif key == "schema":
             yield from possible_errors(value)
@@ -67,6 +74,9 @@ def test_there_are_no_sentences_for_errors_that_cannot_happen() -> None:
         {"prompt": "", "image": "x" * 2000, "xyzzy": 1, "output": 5, "strength": 0.0, "end": 0, "num_images": 0},
         {"prompt": None, "image": [], "seed": 1.5, "true_cfg_scale": float("nan"), "strength": 2, "name": {}},
         {"prompt": "x", "image": "x", "true_cfg_scale": "x", "output": {"format": None, "quality": 101, "x": 1}},
+        {"prompt": "x", "image": "x", "tags": 5},
+        {"prompt": "x", "image": "x", "tags": [5, "", "x" * 81]},
+        {"prompt": "x", "image": "x", "tags": ["x"] * 33},
     ],
 )
 def test_none_of_pydantics_own_words_are_passed_on(document: dict[str, Any]) -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import DEMO, FAMILIES, QWEN_IMAGE, Family
+from qwen_image_daemon.jobs.families import DEMO, FAMILIES, QWEN_IMAGE, Family, Size
 from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, TextToImageJob
 from qwen_image_daemon.jobs.problems import Rejection
 from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, read_job
@@ -36,7 +36,7 @@ def rejected(text: str | bytes, filename: str = "job.toml", catalogue: Catalogue
 def test_every_example_is_a_job_for_every_family(path: Path, family: Family) -> None:
     catalogue = Catalogue(families={"some-model": family}, default="some-model")
     job = accepted(path.read_bytes(), path.name, catalogue)
-    resolve(job, catalogue, seed=1)
+    resolve(job, catalogue, seed=1, source=Size(960, 640))
     if isinstance(job, ImageToImageJob):
         assert (EXAMPLES / job.image).is_file()
 
@@ -139,6 +139,23 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
     [
         ('aspect_ratio = "1:1"\nwidth = 512\nheight = 512', "exclude each other", "Keep aspect_ratio alone"),
         ('aspect_ratio = "1:1"\nheight = 512', "exclude each other", "Keep aspect_ratio alone"),
+        (
+            'image = "a.png"\nsize = "1x1"',
+            '"1x1" is not possible',
+            'Use "source". For another size give width and',
+        ),
+        ('image = "a.png"\nsize = 512', "512 is not possible", 'Use "source".'),
+        (
+            'image = "a.png"\nsize = "source"\nwidth = 512\nheight = 512',
+            "size and width and height exclude each other",
+            "Keep size alone, or width and height without it.",
+        ),
+        (
+            'image = "a.png"\nsize = "source"\naspect_ratio = "1:1"',
+            "size and aspect_ratio exclude each other",
+            "Keep size alone, or aspect_ratio without it.",
+        ),
+        ('size = "source"', "it is for jobs that name an image", "Use width and height, or aspect_ratio."),
         ("width = 512", "width is given without height", "Add height"),
         ("height = 512", "height is given without width", "Add width"),
         ("width = 1465\nheight = 1024", "silently draw 1456", "Use 1456 or 1472."),
@@ -163,7 +180,7 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
         ('model = "flux"', '"flux" is none', 'The models are: "qwen-image".'),
         ("output.quality = 90", "png is written without loss", 'Set output.format to "jpeg"'),
         ('output = {format = "webp", quality = 90}', "webp is written without loss", "or leave the quality out"),
-        ('output = "png"', '"png" is no table', "output.format, output.quality"),
+        ('output = "png"', '"png" is no table', "output.format, output.quality, output.name"),
         ('output.format = "gif"', '"gif" is not possible here', 'Use one of "png", "webp", "jpeg".'),
         (
             "seed = 9223372036854775806\nnum_images = 3",
@@ -175,6 +192,10 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
         (f"seed = 0x{'f' * 60_000}", "this huge number is too large", "from 0 to"),
         (f"true_cfg_scale = 0x{'f' * 60_000}", "this huge number", "from 1.0 to 20.0"),
         ("num_images = 0", "0 is too small", "from 1 to 1000"),
+        ("timeout_seconds = 0", "0 is too small", "above 0, up to 604800"),
+        ("timeout_seconds = inf", "Infinity is no number", "above 0, up to 604800"),
+        ('timeout_seconds = "1 h"', '"1 h" is a text', "Write a number above 0, up to"),
+        ("timeout = 60", "no such setting", "Did you mean timeout_seconds?"),
         ("priority = 101", "101 is too large", "from -100 to 100"),
         ("true_cfg_scale = 0.5", "0.5 is too small", "from 1.0 to 20.0"),
         ("true_cfg_scale = nan", "NaN is no number", "from 1.0 to 20.0"),
@@ -202,8 +223,40 @@ def test_a_picture_under_another_programs_name_is_not_complained_about_twice() -
         (r'id = "a\u001b[31m"', "control character (U+001B)", "Take it out."),
         (r'negative_prompt = "a\u0007b"', "control character (U+0007)", "new line"),
         ('aspect_ratio = "4:5"', '"4:5" is not possible here', "give width and height"),
+        ('tags = "a"', '"a" is no list', 'Write a list: ["a"].'),
+        ("tags = 5", "5 is no list", 'Write a list: ["…"].'),
+        ('tags = ["a", 5]', "tags.1: 5 is no text", 'Put it between quotation marks: "5".'),
+        ('tags = ["a", ""]', "it is empty", "or leave it out"),
+        ('tags = [" "]', "tag 1 holds nothing but blanks", "Write a word"),
+        (r'tags = ["a", "b\u001b"]', "tag 2 holds a control character", "Take it out."),
+        (f'tags = ["{"x" * 81}"]', "81 characters; 80 are allowed", "Shorten it."),
+        (f"tags = {['x'] * 33}", "33 entries; 32 are allowed", "Take some out."),
+        ('output.name = "{nmae}"', '"{nmae}" is no variable', "There are: {name}, {index}, {seed}, {date}, {id}."),
+        ('output.name = "{}"', '"{}" is no variable', "There are: {name}"),
+        ('output.name = "a{b"', "a brace stands alone", "Braces stand around variables"),
+        ('output.name = "a/{index}"', '"/" cannot stand', "Pictures lie in the job's result folder."),
+        ('output.name = "..\\\\x"', "cannot stand in a file's name", "write a dash"),
+        ('output.name = "a:b"', '":" cannot stand', "write a dash"),
+        (r'output.name = "a\u0007"', "control character", "Take it out."),
+        ('output.name = ""', "it is empty", "or leave it out"),
+        ('output.name = " "', "says nothing", 'Write for example "{name}-{index}".'),
+        ('output.name = ".hidden"', "begins or ends with a blank or a dot", "{name}-{index}"),
+        ('output.name = "nul"', "Windows takes no file", "another name"),
+        ('output.name = "{name}{name}{name}"', "261 bytes long; 200 are allowed", "Shorten it."),
+        (
+            'num_images = 3\noutput.name = "fox {date}"',
+            "the 3 pictures of the job would all have the same name",
+            'as in "fox {date}-{index}"',
+        ),
         ("end = false", "false is not possible here", "Write true, or leave it out."),
         ("end = 1", "1 is not possible here", "Write true, or leave it out."),
+        (
+            'style = "cinamatic"',
+            '"cinamatic" is none of',
+            'Did you mean "cinematic"? The styles are: "cinematic", ',
+        ),
+        ('style = "xyz"', "none of this daemon's styles", 'The styles are: "cinematic", "illustration"'),
+        ('style = ""', "it is empty", "or leave it out"),
         ('"$schema" = 5', "5 is no address of a schema", "Take it out."),
     ],
 )
@@ -275,6 +328,10 @@ def test_windows_line_ends_and_a_byte_order_mark_are_fine() -> None:
     assert accepted(b'\xef\xbb\xbfprompt = "x"\r\nseed = 5\r\n').seed == 5
     assert accepted(b'\xef\xbb\xbf{\r\n"prompt": "x"}\r\n', "job.JSON").prompt == "x"
     assert "line 2: foo" in rejected(b'\xef\xbb\xbfprompt = "x"\r\nfoo = 5\r\n')
+
+
+def test_an_entry_of_a_list_is_complained_about_in_the_line_of_its_list() -> None:
+    assert "job.toml, line 2: tags.1: 5 is no text." in rejected(f'{A_PROMPT}tags = [\n  "a",\n  5,\n]')
 
 
 def test_a_file_name_cannot_forge_a_complaint() -> None:

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import ASPECT_RATIOS, DEMO, QWEN_IMAGE
+from qwen_image_daemon.jobs.families import ASPECT_RATIOS, DEMO, QWEN_IMAGE, Size
 from qwen_image_daemon.jobs.models import ImageToImageJob, TextToImageJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Rejection
@@ -24,6 +24,7 @@ from qwen_image_daemon.jobs.quoting import is_control
 from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_text_of_recipe, read_job, read_recipe
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.jobs.schema import job_schema
+from qwen_image_daemon.jobs.styles import STYLES
 from wild_jobs import WILD, Dropped, deep_and_broad_json, deep_and_broad_toml
 
 CATALOGUE = Catalogue(families={"qwen-image": QWEN_IMAGE, "demo": DEMO}, default="qwen-image")
@@ -35,7 +36,7 @@ SCALARS: st.SearchStrategy[Any] = (
     | st.floats()
     | st.booleans()
     | TEXTS
-    | st.sampled_from([1, 1.0, 16, 512, 1472, 1140, "1:1", "png", "a.png"])
+    | st.sampled_from([1, 1.0, 16, 512, 1472, 1140, "1:1", "png", "a.png", "source", "photo"])
 )
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=5
@@ -44,7 +45,12 @@ SETTINGS = st.sampled_from(
     [*ImageToImageJob.model_fields, "guidance_scale", "promt", "steps", "init_image", "$schema"]
 )
 OUTPUTS = st.fixed_dictionaries(
-    {}, optional={"format": st.sampled_from(["png", "jpeg", "gif", 5]), "quality": st.integers(-1, 101) | VALUES}
+    {},
+    optional={
+        "format": st.sampled_from(["png", "jpeg", "gif", 5]),
+        "quality": st.integers(-1, 101) | VALUES,
+        "name": st.sampled_from(["{name}", "{index}", "{nmae}", "a/b"]) | VALUES,
+    },
 )
 DOCUMENTS = st.dictionaries(SETTINGS | TEXTS, VALUES, max_size=8).flatmap(
     lambda document: st.fixed_dictionaries(
@@ -73,7 +79,12 @@ GOOD_DOCUMENTS = st.tuples(
             "seed": st.integers(0, 2**62),
             "num_images": st.integers(1, 1000),
             "priority": st.integers(-100, 100),
-            "output": st.sampled_from([{}, {"format": "webp"}, {"format": "jpeg", "quality": 80}]),
+            "style": st.sampled_from(list(STYLES)),
+            "tags": st.lists(PRINTABLE, max_size=32),
+            "timeout_seconds": st.floats(0.1, 1_000) | st.integers(1, 1_000),
+            "output": st.sampled_from(
+                [{}, {"format": "webp"}, {"format": "jpeg", "quality": 80}, {"name": "{name} {seed}"}]
+            ),
             "end": st.just(value=True),
         },
     ),
@@ -116,7 +127,7 @@ def check_promise(content: bytes, filename: str) -> TextToImageJob | ImageToImag
             assert "nput should" not in said
             assert "does not fit here" not in said
     else:
-        resolve(read, CATALOGUE, seed=1)
+        resolve(read, CATALOGUE, seed=1, source=Size(96, 64))
     return read
 
 
@@ -195,7 +206,7 @@ def check_answer(dropped: Dropped, stem: str) -> None:
     read = read_job(content, stem + suffix, CATALOGUE)
     assert time.process_time() - started < MOST_SECONDS
     if not isinstance(read, Rejection):
-        resolve(read, CATALOGUE, seed=1)
+        resolve(read, CATALOGUE, seed=1, source=Size(96, 64))
         return
     assert 1 <= len(read.problems) <= MAX_PROBLEMS + 1
     for problem in read.problems:

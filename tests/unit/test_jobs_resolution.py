@@ -1,11 +1,14 @@
 """From what was asked to what will be done."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import ASPECT_RATIOS, FAMILIES, Family, Size
 from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, TextToImageJob
-from qwen_image_daemon.jobs.resolution import EffectiveParameters, resolve
+from qwen_image_daemon.jobs.resolution import EffectiveParameters, adjustments_of, resolve
+from qwen_image_daemon.jobs.source_sizes import fault_of_source_size, nearest_sizes
 
 CATALOGUE = Catalogue(
     families={"qwen-image": FAMILIES["qwen-image"], "demo": FAMILIES["demo"]}, default="qwen-image"
@@ -71,6 +74,67 @@ def test_a_redrawn_picture_keeps_its_shape_as_nearly_as_a_recommended_size_allow
 ) -> None:
     effective = resolved(ImageToImageJob(prompt="x", image="a.png"), source)
     assert Size(effective.width, effective.height) == expected
+
+
+def test_a_style_changes_the_prompt_that_is_drawn_and_is_named_with_it() -> None:
+    job = TextToImageJob(prompt="A fox.", style="makers")
+    effective = resolved(job)
+    assert (effective.prompt, effective.style) == ("A fox, Ultra HD, 4K, cinematic composition.", "makers")
+    assert adjustments_of(job, effective) == ()
+
+
+def test_no_style_changes_nothing() -> None:
+    job = TextToImageJob(prompt="A fox. ")
+    effective = resolved(job)
+    assert (effective.prompt, effective.style, adjustments_of(job, effective)) == ("A fox. ", None, ())
+
+
+def test_a_style_that_has_no_words_for_the_prompt_leaves_it_alone_and_says_so() -> None:
+    job = TextToImageJob(prompt="рыжая лиса", style="photo")
+    effective = resolved(job)
+    assert (effective.prompt, effective.style) == ("рыжая лиса", None)
+    assert adjustments_of(job, effective) == (
+        'style "photo" has no words in the prompt\'s language: the prompt was drawn as it is',
+    )
+
+
+def test_the_sources_own_size_is_drawn_where_it_is_asked_for() -> None:
+    job = ImageToImageJob(prompt="x", image="a.png", size="source")
+    effective = resolved(job, Size(960, 640))
+    assert (effective.width, effective.height) == (960, 640)
+    with pytest.raises(ValueError, match="not known"):
+        resolved(job)
+
+
+@families
+@given(st.integers(1, 9_000), st.integers(1, 9_000))
+def test_sizes_that_are_named_in_the_place_of_a_sources_can_be_drawn(
+    family: Family, width: int, height: int
+) -> None:
+    source = Size(width, height)
+    near = nearest_sizes(source, family)
+    assert near
+    assert all(fault_of_source_size(size, family) is None for size in near)
+    assert (near[0] == source) == (fault_of_source_size(source, family) is None)
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "fix"),
+    [
+        (Size(1000, 640), "multiples of 16 only", "to 1008×640 or 992×640,"),
+        (Size(1001, 641), "multiples of 16 only", "to 1008×640 or 992×640,"),
+        (Size(4000, 3000), "no side above 3072", "to 2352×1776 or 2368×1760,"),
+        (Size(2400, 2400), "no more than 4,194,304 in all", "to 2048×2048,"),
+        (Size(30, 60), "no side below 64", "to 64×128,"),
+        (Size(10_000, 10), "no side below 64", "to 3072×64,"),
+    ],
+)
+def test_a_source_whose_size_cannot_be_drawn_comes_with_those_that_can(source: Size, what: str, fix: str) -> None:
+    fault = fault_of_source_size(source, FAMILIES["qwen-image"])
+    assert fault is not None
+    assert str(source) in fault[0]
+    assert what in fault[0]
+    assert fix in fault[1]
 
 
 def test_a_size_that_was_asked_for_is_not_changed_for_the_source() -> None:

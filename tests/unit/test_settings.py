@@ -14,6 +14,7 @@ import tomli
 from jsonschema import Draft202012Validator
 from pydantic import ValidationError
 
+from qwen_image_daemon.jobs.styles import STYLES, Style
 from qwen_image_daemon.settings import Settings, UnknownVariableError, load_settings
 
 REPOSITORY = Path(__file__).parents[2]
@@ -64,6 +65,11 @@ def test_arguments_win_over_the_environment(file: Path, monkeypatch: pytest.Monk
         ("[inbox]\nsettle_seconds = inf", "inbox.settle_seconds"),
         ('[render]\ndevice = "tpu"', "render.device"),
         ('[models.x]\nfamily = "sdxl"\nsource = "y"', "models.x.family"),
+        ('[styles.x]\nen = "no place for it"', "styles.x.en"),
+        ('[styles.x]\nzh = "{prompt} {prompt}"', "styles.x.zh"),
+        ('[styles.x]\nen = "{prompt}\\u001b[31m"', "styles.x.en"),
+        ("[styles.x]", "styles.x"),
+        ('[styles." "]\nen = "{prompt}"', "styles. .[key]"),
     ],
 )
 def test_a_key_that_does_not_exist_or_fit_is_named(tmp_path: Path, text: str, key: str) -> None:
@@ -72,6 +78,15 @@ def test_a_key_that_does_not_exist_or_fit_is_named(tmp_path: Path, text: str, ke
     with pytest.raises(ValidationError) as caught:
         load_settings(path)
     assert key in {".".join(map(str, fault["loc"])) for fault in caught.value.errors()}
+
+
+def test_styles_of_ones_own_join_ours_and_win_over_them(tmp_path: Path) -> None:
+    path = tmp_path / "daemon.toml"
+    path.write_text('[styles.watercolour]\nen = "A watercolour of {prompt}"\n[styles.photo]\nzh = "{prompt}!"\n')
+    styles = load_settings(path).catalogue.styles
+    assert styles.keys() == {*STYLES, "watercolour"}
+    assert styles["watercolour"] == Style(en="A watercolour of {prompt}")
+    assert styles["photo"] == Style(zh="{prompt}!")
 
 
 def test_the_default_model_must_be_one_of_the_models(tmp_path: Path) -> None:
@@ -99,7 +114,7 @@ def test_the_settings_file_that_is_shipped_says_the_defaults() -> None:
 
 def test_the_settings_file_that_is_shipped_shows_every_key() -> None:
     text = (REPOSITORY / "config" / "daemon.toml").read_text()
-    document = tomli.loads(re.sub(r"(?m)^# (\w+ = )", r"\1", text))
+    document = tomli.loads(re.sub(r"(?m)^# (\w+ = |\[styles\.)", r"\1", text))
 
     def keys(value: Any) -> set[str]:
         nested = {

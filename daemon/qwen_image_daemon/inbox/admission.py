@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -19,11 +19,12 @@ from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
 from qwen_image_daemon.inbox.names import kept_name, kept_path, printable
 from qwen_image_daemon.inbox.pictures import UnfitPicture, upright_size
-from qwen_image_daemon.jobs.families import Size
+from qwen_image_daemon.jobs.families import Family, Size
 from qwen_image_daemon.jobs.models import AnyJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Problem, Rejection
-from qwen_image_daemon.jobs.resolution import resolve
+from qwen_image_daemon.jobs.resolution import resolve, wants_source_size
+from qwen_image_daemon.jobs.source_sizes import fault_of_source_size
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.durable import copy_synced
 from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome, ProblemRecord
@@ -180,6 +181,9 @@ class Admission:
                 sizes[picture.path] = upright_size(entry.input_path(picture.path), self._settings)
             except UnfitPicture as unfit:
                 problems = (*problems, _complaint(record.source.path, picture.path, unfit))
+        if not isinstance(job, Rejection) and wants_source_size(job):
+            family = self._catalogue.family_of(job.model)
+            problems = (*problems, *_undrawable(record.source.path, sizes.values(), family))
         if isinstance(job, Rejection) or problems:
             return self._refuse(entry, record, problems)
         requested = record.model_copy(update={"requested": job})
@@ -219,6 +223,14 @@ def _content(record: JobRecord) -> str:
 
 def _complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
     return Problem(where=f"{PurePosixPath(path).name}: {picture}", what=str(unfit), fix=unfit.fix)
+
+
+def _undrawable(path: str, sizes: Iterable[Size], family: Family) -> Iterator[Problem]:
+    """Complain about sources whose own size is wanted, and cannot be drawn."""
+    for size in sizes:
+        fault = fault_of_source_size(size, family)
+        if fault is not None:
+            yield Problem(f"{PurePosixPath(path).name}: size", *fault)
 
 
 def _other_content(record: JobRecord, other: SameIdOtherContent) -> Problem:

@@ -63,7 +63,9 @@ def _model_for(values: Mapping[str, Any]) -> JobModel:
 
 def _fine(values: Mapping[str, Any], model: JobModel, refused: frozenset[KeyPath]) -> dict[str, Any]:
     """Give the settings that are fine by themselves."""
-    fine = {key: value for key, value in values.items() if key in model.model_fields and (key,) not in refused}
+    # An entry of a list spoils its list; of a table, the others are still looked at.
+    spoilt = {path[0] for path in refused if len(path) == 1 or isinstance(path[1], int)}
+    fine = {key: value for key, value in values.items() if key in model.model_fields and key not in spoilt}
     if "output" in fine:
         fine["output"] = {key: value for key, value in fine["output"].items() if ("output", key) not in refused}
     return fine

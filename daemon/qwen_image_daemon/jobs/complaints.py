@@ -66,6 +66,9 @@ def _properties(model: type[TextToImageJob | ImageToImageJob | Output]) -> Mappi
 
 
 def _schema_at(model: JobModel, path: KeyPath) -> Mapping[str, Any]:
+    if isinstance(path[-1], int):
+        items: Mapping[str, Any] = _schema_at(model, path[:-1]).get("items", {})
+        return items
     schema: Mapping[str, Any] = _properties(Output if len(path) > 1 else model).get(str(path[-1]), {})
     # Where a setting may be left out, JSON's null says the same.
     return next((choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}), schema)
@@ -114,6 +117,10 @@ _OF_THE_OTHER_TASK: Mapping[str, Sentences] = MappingProxyType(
             "a text-to-image job draws from words alone.",
             'Set task to "image-to-image" to redraw the picture, or take image out.',
         ),
+        "size": (
+            "it is for jobs that name an image.",
+            "Use width and height, or aspect_ratio.",
+        ),
         "strength": (
             "it says how much of a source picture is redrawn, and this job redraws none.",
             "Name the picture with image, for an image-to-image job, or take strength out.",
@@ -144,6 +151,16 @@ def _too_long(refused: Refused) -> Sentences:
         f"it has {len(refused.value):,} characters; {refused.schema['maxLength']:,} are allowed.",
         "Shorten it.",
     )
+
+
+def _no_list(refused: Refused) -> Sentences:
+    value = refused.value
+    example = quoted(value) if isinstance(value, str) else '"…"'
+    return f"{quoted(value)} is no list.", f"Write a list: [{example}]."
+
+
+def _too_many(refused: Refused) -> Sentences:
+    return f"it has {len(refused.value):,} entries; {refused.schema['maxItems']} are allowed.", "Take some out."
 
 
 def _not_whole(refused: Refused) -> Sentences:
@@ -192,15 +209,23 @@ def _range(refused: Refused) -> str:
     return f"Write {kind} from {schema.get('minimum')} to {schema.get('maximum')}."
 
 
+_OTHER_SIZES: Mapping[KeyPath, str] = MappingProxyType(
+    {
+        ("aspect_ratio",): " For another shape give width and height.",
+        ("size",): " For another size give width and height, or aspect_ratio.",
+    }
+)
+
+
 def _none_of_these(refused: Refused) -> Sentences:
     schema = refused.schema
     allowed = schema.get("enum") or [schema.get("const")]
     if allowed == [True]:
         return f"{quoted(refused.value)} is not possible here.", "Write true, or leave it out."
-    also = " For another shape give width and height." if refused.path == ("aspect_ratio",) else ""
+    also = _OTHER_SIZES.get(refused.path, "")
     return (
         f"{quoted(refused.value)} is not possible here.",
-        f"Use one of {', '.join(quoted(choice) for choice in allowed)}.{also}",
+        f"Use {'one of ' if len(allowed) > 1 else ''}{', '.join(quoted(choice) for choice in allowed)}.{also}",
     )
 
 
@@ -220,6 +245,8 @@ SENTENCES: Mapping[str, Callable[[Refused], Sentences]] = MappingProxyType(
         "string_type": _not_text,
         "string_too_short": _too_short,
         "string_too_long": _too_long,
+        "tuple_type": _no_list,
+        "too_long": _too_many,
         "int_type": _not_whole,
         "float_type": _not_a_number,
         "finite_number": _not_a_number,

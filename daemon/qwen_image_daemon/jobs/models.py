@@ -6,12 +6,15 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
 from qwen_image_daemon.jobs.families import FAMILIES, AspectRatio, PresetName
+from qwen_image_daemon.jobs.styles import MAX_STYLE_NAME_CHARACTERS, STYLES
 
 MAX_PROMPT_CHARACTERS = 10_000
 MAX_IMAGES = 1_000
 MAX_STEPS = 200
 MAX_SEED = 2**63 - 1
 """torch takes 64-bit seeds; TOML promises 64-bit signed integers. Image k uses seed + k."""
+MAX_TAGS = 32
+MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 
 Task = Literal["text-to-image", "image-to-image"]
 OutputFormat = Literal["png", "webp", "jpeg"]
@@ -34,6 +37,9 @@ Steps = Annotated[
 ]
 
 
+Tag = Annotated[str, Field(min_length=1, max_length=80)]
+
+
 class StrictModel(BaseModel):
     """A frozen value that accepts neither unknown keys nor values of another type."""
 
@@ -47,6 +53,9 @@ class Output(StrictModel):
     """File format. png and webp are written without loss; jpeg is not."""
     quality: Annotated[int, Field(ge=1, le=100)] | None = None
     """JPEG quality, 1 to 100 (95 where it is left out). Only for jpeg."""
+    name: Annotated[str, Field(min_length=1, max_length=120, examples=["{date} {name} {seed}"])] | None = None
+    """What the pictures are called, without suffix: words and {name}, {index} (from 1), {seed}, {date} (of
+    arrival), {id}. "{name}-{index}" where it is left out."""
 
 
 class GenerationParameters(StrictModel):
@@ -60,6 +69,18 @@ class GenerationParameters(StrictModel):
     """What the picture shows."""
     negative_prompt: Annotated[str, Field(max_length=MAX_PROMPT_CHARACTERS)] | None = None
     """What the picture must not show. A single space, the makers' recommendation, where it is left out."""
+    style: (
+        Annotated[
+            str,
+            Field(
+                min_length=1, max_length=MAX_STYLE_NAME_CHARACTERS, json_schema_extra={"examples": list(STYLES)}
+            ),
+        ]
+        | None
+    ) = None
+    """Words that are written around the prompt, in its language (English or Chinese): makers (their quality suffix
+    alone), photo, cinematic, illustration, product, poster, or one of the daemon's settings. None where it is left
+    out. The result holds the prompt as it was written and as it was drawn."""
     preset: PresetName | None = None
     """How much work goes into a picture: steps and true_cfg_scale as recommended for the model's family. What the
     job sets itself wins."""
@@ -83,6 +104,12 @@ class GenerationParameters(StrictModel):
     answered with the earlier result, with other files it is refused. A job that failed may be sent again."""
     priority: Annotated[int, Field(ge=-100, le=100)] = 0
     """Jobs of higher priority are taken first; equal ones in the order of their arrival."""
+    timeout_seconds: Annotated[float, Field(gt=0, le=MAX_TIMEOUT_SECONDS, allow_inf_nan=False)] | None = None
+    """How long one attempt at the pictures may take, in seconds: the job fails at its next step then, is not tried
+    again, and keeps the pictures that are finished. Waiting and loading the model do not count; after a pause, a
+    stop or a failure the time begins anew. No limit where it is left out."""
+    tags: Annotated[tuple[Tag, ...], Field(strict=False, max_length=MAX_TAGS)] = ()
+    """Words of the sender's own, at most 32, that are carried into the result. They change nothing else."""
     output: Output = Output()
     """How the pictures are written."""
     end: Literal[True] | None = None
@@ -103,6 +130,10 @@ class ImageToImageJob(GenerationParameters):
     """What is to be done."""
     image: Annotated[str, Field(min_length=1, max_length=1_000)]
     """The source picture: a path relative to the job file, in its folder or below. PNG, JPEG or WEBP."""
+    size: Literal["source"] | None = None
+    """"source" draws in the source's own size, after its EXIF rotation, and refuses one that the model cannot draw
+    exactly; instead of aspect_ratio, width and height. Where no size at all is given, the recommended size whose
+    shape is nearest to the source's is taken."""
     strength: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = 0.6
     """How much of the source is redrawn: near 0 keeps it, 1.0 ignores it. ceil(steps × strength) steps run."""
 

@@ -81,7 +81,11 @@ def _rejection(faults: Sequence[Fault], document: Document, filename: str) -> Re
     nowhere = Position(len(document.text) + 2, 0)
 
     def place_of(fault: Fault) -> Position | None:
-        found = places.get(fault.path, [])
+        path = fault.path
+        while path and isinstance(path[-1], int):
+            # The entries of a list have no names: they stand where their list does.
+            path = path[:-1]
+        found = places.get(path, [])
         return found[fault.occurrence] if fault.occurrence < len(found) else None
 
     ordered = sorted(faults, key=lambda fault: place_of(fault) or nowhere)

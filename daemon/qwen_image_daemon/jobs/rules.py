@@ -11,9 +11,11 @@ from typing import Any
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import Family, Size
 from qwen_image_daemon.jobs.models import MAX_SEED
+from qwen_image_daemon.jobs.naming import faults_of_template
 from qwen_image_daemon.jobs.paths import fault_of_image_path
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import is_control, quoted
+from qwen_image_daemon.jobs.styles import similar_style
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,7 @@ def faults_between(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
     """Give everything that is wrong in the settings together, and for their model."""
     for rule in RULES:
         yield from rule(settings)
+    yield from style_is_known(settings, catalogue)
     model = settings.get("model")
     if model is not None and model not in catalogue.families:
         names = ", ".join(quoted(name) for name in sorted(catalogue.families))
@@ -62,6 +65,19 @@ def prompts_say_something(settings: Settings) -> Iterator[Fault]:
         )
     if (name := settings.get("name")) and not name.strip():
         yield Fault(("name",), "it holds nothing but blanks.", "Write a name, or leave it out.")
+
+
+def style_is_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
+    """Refuse a style that neither we nor the daemon's settings have."""
+    style = settings.get("style")
+    if style is not None and style not in catalogue.styles:
+        similar = similar_style(style, catalogue.styles)
+        names = ", ".join(quoted(name) for name in sorted(catalogue.styles))
+        yield Fault(
+            ("style",),
+            f"{quoted(style)} is none of this daemon's styles.",
+            f"{f'Did you mean {quoted(similar)}? ' if similar else ''}The styles are: {names}.",
+        )
 
 
 def texts_are_printable(settings: Settings) -> Iterator[Fault]:
@@ -95,6 +111,17 @@ def sides_come_in_pairs(settings: Settings) -> Iterator[Fault]:
         )
 
 
+def the_sources_size_stands_alone(settings: Settings) -> Iterator[Fault]:
+    """Want the source's size or another one, not both."""
+    others = [key for key in ("aspect_ratio", "width", "height") if settings.get(key) is not None]
+    if settings.get("size") is not None and others:
+        yield Fault(
+            ("size",),
+            f"size and {' and '.join(others)} exclude each other.",
+            f"Keep size alone, or {' and '.join(others)} without it.",
+        )
+
+
 def guidance_is_on_for_a_negative_prompt(settings: Settings) -> Iterator[Fault]:
     """Refuse a negative prompt where the scale is 1.0: the pipelines ignore it without a word."""
     negative = settings.get("negative_prompt")
@@ -104,6 +131,24 @@ def guidance_is_on_for_a_negative_prompt(settings: Settings) -> Iterator[Fault]:
             "it has no effect where true_cfg_scale is 1.0.",
             "Raise true_cfg_scale above 1.0, or leave negative_prompt out.",
         )
+
+
+def tags_say_something(settings: Settings) -> Iterator[Fault]:
+    """Refuse tags that are blank, or that steer whoever shows them."""
+    for place, tag in enumerate(settings.get("tags", ())):
+        if not tag.strip():
+            yield Fault(("tags",), f"tag {place + 1} holds nothing but blanks.", "Write a word, or take it out.")
+        elif any(map(is_control, tag)):
+            yield Fault(("tags",), f"tag {place + 1} holds a control character.", "Take it out.")
+
+
+def pictures_get_names_of_their_own(settings: Settings) -> Iterator[Fault]:
+    """Refuse a template of names that some file system would not take, or that names two pictures alike."""
+    template = settings.get("output", {}).get("name")
+    if template is not None:
+        sentences = faults_of_template(template, num_images=settings.get("num_images", 1))
+        if sentences is not None:
+            yield Fault(("output", "name"), *sentences)
 
 
 def seeds_stay_in_range(settings: Settings) -> Iterator[Fault]:
@@ -205,9 +250,12 @@ RULES: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     prompts_say_something,
     texts_are_printable,
     sides_come_in_pairs,
+    the_sources_size_stands_alone,
     guidance_is_on_for_a_negative_prompt,
     seeds_stay_in_range,
     quality_is_for_jpeg,
+    pictures_get_names_of_their_own,
+    tags_say_something,
     image_is_a_plain_path,
     end_is_a_truth,
 )

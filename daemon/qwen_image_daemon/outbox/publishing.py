@@ -8,6 +8,7 @@ from typing import BinaryIO, assert_never
 
 from qwen_image_daemon import __version__
 from qwen_image_daemon.crash_points import crash_point
+from qwen_image_daemon.jobs.naming import DEFAULT_TEMPLATE, stem_of
 from qwen_image_daemon.outbox.clearing import building_folder
 from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
@@ -79,11 +80,10 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive
 
     inputs = entry.folder / INPUTS
     dropped = {relative.casefold() for relative in _files_below(inputs)}
-    stem = slug(record.name)
-    if any(_public_name(stem, image).casefold() in dropped for image in outcome.images):
+    images = _public_names(record, outcome.images)
+    if any(public.casefold() in dropped for public in images.values()):
         # The source of portrait.toml may be called portrait-1.png itself.
-        stem = f"{stem}-result"
-    images = {image.file.path: _public_name(stem, image) for image in outcome.images}
+        images = _public_names(record, outcome.images, "-result")
     files: list[FileRecord] = []
     for spooled, public in images.items():
         copy(entry.folder / IMAGES / spooled, public)
@@ -100,6 +100,7 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive
         id=record.id,
         name=record.name,
         status=outcome.status,
+        tags=record.requested.tags if record.requested else (),
         job_file=job_files[0] if job_files else None,
         requested=record.requested,
         effective=record.effective,
@@ -124,10 +125,19 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive
     sync_tree(folder)
 
 
-def _public_name(stem: str, image: ImageRecord) -> str:
-    # 0004.png of the spool becomes portrait-5.png: numbered from 1, as people count.
-    spooled = Path(image.file.path)
-    return f"{stem}-{int(spooled.stem) + 1}{spooled.suffix}"
+def _public_names(record: JobRecord, images: Iterable[ImageRecord], mark: str = "") -> dict[str, str]:
+    """Name the pictures as the job wishes, by their names in the spool; `mark` tells them from others."""
+    template = (record.effective.output.name if record.effective else None) or DEFAULT_TEMPLATE
+    if mark and "{name}" not in template:
+        template = f"{template}{mark}"
+    known = {"name": slug(record.name) + mark, "date": f"{record.received_at:%Y-%m-%d}", "id": record.id}
+    names = {}
+    for image in images:
+        # 0004.png of the spool becomes portrait-5.png: numbered from 1, as people count.
+        spooled = Path(image.file.path)
+        values = {**known, "index": str(int(spooled.stem) + 1), "seed": str(image.seed)}
+        names[image.file.path] = f"{stem_of(template, values)}{spooled.suffix}"
+    return names
 
 
 def _pieces(original: BinaryIO, alive: Callable[[], None]) -> Iterator[bytes]:

@@ -73,6 +73,8 @@ class JobResult(Record):
     status: OutcomeStatus
     """succeeded; failed: it was tried and could not be done; refused: the job file is wrong; cancelled: somebody
     asked for its end; duplicate: the same job, by its own id, was sent before, and was not run again."""
+    tags: tuple[str, ...] = ()
+    """The sender's own words, out of the job file."""
     job_file: str | None
     """The job file as it was dropped, in this folder; None where it was too large to be carried along."""
     requested: Requested

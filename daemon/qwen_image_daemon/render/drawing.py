@@ -11,7 +11,8 @@ from PIL.Image import Image
 
 from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.jobs.families import Size
-from qwen_image_daemon.jobs.resolution import EffectiveParameters
+from qwen_image_daemon.jobs.resolution import EffectiveParameters, adjustments_of
+from qwen_image_daemon.render.deadline import Deadline
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.pace import Pace
 from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RequestRefused
@@ -61,7 +62,7 @@ class JobDrawing:
             status="succeeded",
             finished_at=datetime.now(UTC),
             load_seconds=round(load_seconds, 4),
-            adjustments=adjustments,
+            adjustments=(*_wishes(record), *adjustments),
             model=renderer.info,
             memory_before=memory_before,
             memory_after=renderer.clean_up(),
@@ -71,12 +72,13 @@ class JobDrawing:
         parameters = record.to_do()
         finished = entry.finished_images()
         pace = Pace(record, parameters.num_images - len(finished), steps_that_run(first), datetime.now(UTC))
+        deadline = Deadline(record.timeout_seconds)
         for index in range(parameters.num_images):
             if index in finished:
                 continue
             self._interruptions.at_image()
             request = replace(first, seed=parameters.seed + index)
-            rendering = renderer.render(request, self._progress(entry, pace, index))
+            rendering = renderer.render(request, self._progress(entry, pace, deadline, index))
             crash_point("render.image-drawn")
             pace.image_done()
             self._saver.save(entry, index, rendering, parameters)
@@ -92,12 +94,17 @@ class JobDrawing:
         log.info("model.loaded", model=model, **renderer.info.model_dump(exclude={"versions"}))
         return renderer
 
-    def _progress(self, entry: Entry, pace: Pace, index: int) -> Callable[[Progress], None]:
+    def _progress(self, entry: Entry, pace: Pace, deadline: Deadline, index: int) -> Callable[[Progress], None]:
         def note(progress: Progress) -> None:
             self._reporter.say_current(pace.at(index, progress))
             self._interruptions.at_step(entry.id)
+            deadline.check()
 
         return note
+
+
+def _wishes(record: JobRecord) -> tuple[str, ...]:
+    return () if record.requested is None else adjustments_of(record.requested, record.to_do())
 
 
 def _request(parameters: EffectiveParameters, source: Image | None) -> RenderRequest:

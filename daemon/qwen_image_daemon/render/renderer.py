@@ -4,6 +4,7 @@ What can go wrong, as one tree; `remedy` says what the render loop does about it
 
 RenderError
 ├── RequestRefused      permanent     this model cannot draw this request
+├── TookTooLong         permanent     the job's own limit of time is over
 ├── BadPicture          retry         the model gave NaN, or no picture at all
 ├── OutOfMemory         retry         device or host memory ran out
 ├── UnexpectedFailure   retry         anything that no rule knows
@@ -38,6 +39,12 @@ class RenderError(Exception):
 
 class RequestRefused(RenderError):
     """This model cannot draw this request as it was asked."""
+
+    remedy: ClassVar[Remedy] = "permanent"
+
+
+class TookTooLong(RenderError):
+    """The time that the job gave itself is over. Raised by its caller's progress callback, at a step."""
 
     remedy: ClassVar[Remedy] = "permanent"
 

@@ -73,6 +73,11 @@ class JobRecord(Record):
         """Jobs of higher priority are taken first."""
         return self.requested.priority if self.requested is not None else 0
 
+    @property
+    def timeout_seconds(self) -> float | None:
+        """How long one attempt may draw."""
+        return self.requested.timeout_seconds if self.requested is not None else None
+
 
 class ImageRecord(Record):
     """One finished picture. Its record is written after the picture: with it the picture is complete."""

@@ -1,0 +1,58 @@
+"""Drawing a source in its own size: whether a family can, and which sizes near it can be drawn. Pure functions."""
+
+from math import ceil, floor, log, sqrt
+from typing import Final
+
+from qwen_image_daemon.jobs.families import Family, Size
+
+SUGGESTED: Final = 2
+
+
+def fault_of_source_size(size: Size, family: Family) -> tuple[str, str] | None:
+    """Give fault and cure of an upright source's size; None where a model of the family draws exactly that."""
+    what = _fault(size, family)
+    if what is None:
+        return None
+    sizes = " or ".join(str(near) for near in nearest_sizes(size, family))
+    return (
+        f"the picture has {size} pixels, and {what}.",
+        f"Scale or crop the picture to {sizes}, or leave size out: it is then fitted into a recommended size.",
+    )
+
+
+def nearest_sizes(size: Size, family: Family) -> tuple[Size, ...]:
+    """Give one or two sizes that can be drawn, of about the same shape as `size`, the nearest first."""
+    shrunk = min(1.0, family.max_side / max(size.width, size.height), sqrt(family.max_pixels / _pixels(size)))
+    scale = max(shrunk, family.min_side / min(size.width, size.height))
+    # 30 × (64 / 30) may come out a hair beside 64.
+    wide, high = (round(side * scale, 6) for side in (size.width, size.height))
+    near = [Size(width, height) for width in _sides(wide, family) for height in _sides(high, family)]
+    drawable = [other for other in near if _fault(other, family) is None]
+
+    def distance(other: Size) -> float:
+        return abs(log(other.width / wide)) + abs(log(other.height / high))
+
+    return tuple(sorted(drawable, key=distance)[:SUGGESTED])
+
+
+def _fault(size: Size, family: Family) -> str | None:
+    """Say why a size cannot be drawn."""
+    if min(size.width, size.height) < family.min_side:
+        return f"the model draws no side below {family.min_side}"
+    if max(size.width, size.height) > family.max_side:
+        return f"the model draws no side above {family.max_side}"
+    if _pixels(size) > family.max_pixels:
+        return f"the model draws no more than {family.max_pixels:,} in all"
+    if size.width % family.multiple or size.height % family.multiple:
+        return f"the model draws multiples of {family.multiple} only"
+    return None
+
+
+def _sides(side: float, family: Family) -> list[int]:
+    steps = side / family.multiple
+    around = {floor(steps) * family.multiple, ceil(steps) * family.multiple}
+    return sorted({min(max(at, family.min_side), family.max_side) for at in around})
+
+
+def _pixels(size: Size) -> int:
+    return size.width * size.height
