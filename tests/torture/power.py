@@ -62,6 +62,8 @@ class Cutting:
         self._ledger = Ledger()
         self._certain: set[str] = set()
         """Names whose drop had returned: from then on they must not get lost."""
+        self._dropping = threading.Lock()
+        """Held during each drop, where a folder is copied file by file."""
         self._ended = threading.Event()
         self.met: list[int] = []
         self.failures: list[str] = []
@@ -104,8 +106,9 @@ class Cutting:
             keeper.freeze(signal.SIGSTOP)
             _copy(self._disk, image)
             root.mkdir()
-            for name in ("inbox", "outbox"):
-                subprocess.run(["cp", "-a", str(keeper.box.root / name), str(root)], check=True)
+            with self._dropping:
+                for name in ("inbox", "outbox"):
+                    subprocess.run(["cp", "-a", str(keeper.box.root / name), str(root)], check=True)
             keeper.freeze(signal.SIGCONT)
         else:
             _copy(self._disk, image)
@@ -130,7 +133,8 @@ class Cutting:
             ):
                 if self._ended.is_set():
                     return
-            in_any_way(box.inbox, self._ledger.note(drop), chance)
+            with self._dropping:
+                in_any_way(box.inbox, self._ledger.note(drop), chance)
             self._certain.add(drop.name)
 
 
