@@ -14,7 +14,7 @@ from rich.table import Table
 
 from demo_model.curriculum import SCENE_SHARES, SCENES
 from demo_model.evaluation import Preset, Question, answer, contact_sheet, questions, scores, weak_words
-from demo_model.export import assemble, export
+from demo_model.export import assemble, export, unpack
 from demo_model.latents import write_shard
 from demo_model.tokenizer import build_tokenizer
 from demo_model.transformer_training import Settings, start, train
@@ -48,6 +48,11 @@ def _vae(options: argparse.Namespace) -> None:
     settings = VaeSettings(options.minutes, options.seed, learning_rate=2e-3 if begun else 5e-3)
     train_vae(vae, folder, settings, _device(options.device))
     log.info("vae.trained minutes=%g", options.minutes)
+
+
+def _unpack(options: argparse.Namespace) -> None:
+    unpack(options.folder, options.work)
+    log.info("model.unpacked")
 
 
 def _latents(options: argparse.Namespace) -> None:
@@ -125,6 +130,7 @@ def _all(options: argparse.Namespace) -> None:
 _STEPS: Final[dict[str, tuple[Callable[[argparse.Namespace], None], str]]] = {
     "tokenizer": (_tokenizer, "learn the vocabulary"),
     "vae": (_vae, "train the VAE, or train it on"),
+    "unpack": (_unpack, "take the exported model apart, to train it on"),
     "latents": (_latents, "draw and encode the training pictures"),
     "transformer": (_transformer, "train text encoder and transformer, or go on"),
     "export": (_export, "write the checkpoint that is shipped"),

@@ -17,7 +17,7 @@ def test_the_demo_draws_its_jobs_and_shows_where_they_are(tmp_path: Path) -> Non
     demo = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
     assert demo.returncode == 0, demo.stdout + demo.stderr + (root / "daemon.log").read_text()
     results = [read_result(path.parent) for path in root.glob("outbox/[!.]*/*/result.json")]
-    assert sorted(result.status for result in results) == ["refused"] + ["succeeded"] * 12
+    assert sorted(result.status for result in results) == ["refused"] + ["succeeded"] * 13
     for result in results:
         assert result.name in demo.stdout
     [redrawn] = [result for result in results if result.name == "redraw"]

@@ -1,16 +1,16 @@
 """What the transformer learns when: one size first, then the other shapes of picture, large ones last.
 
 Large pictures cost most and teach least, for they look like small ones; but without any the model repeats its
-object.
+object. What is thin or small needs more practice than what is round and wide.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from .world import Layout
+from .world import THIN_SHAPES, Layout, Scene
 
 PictureSize = tuple[int, int]
 """Width and height in pixels, multiples of 16."""
@@ -60,17 +60,40 @@ _MAIN_LAYOUTS: Final[Mapping[Layout, float]] = {
     "count": 0.10,
 }
 
-STAGES: Final = (
+_REFINING_SIZES: Final[Mapping[PictureSize, float]] = {
+    (128, 128): 0.420,
+    (192, 192): 0.130,
+    (256, 144): 0.140,
+    (144, 256): 0.120,
+    (256, 256): 0.100,
+    **dict.fromkeys(((176, 96), (96, 176), (144, 112), (112, 144), (160, 112), (112, 160)), 0.005),
+    **dict.fromkeys(((224, 160), (160, 224), (240, 160), (160, 240), (288, 224), (224, 288)), 0.006),
+    (384, 384): 0.006,
+    (512, 512): 0.006,
+    **dict.fromkeys(((512, 288), (288, 512)), 0.006),
+}
+_REFINING_LAYOUTS: Final[Mapping[Layout, float]] = {
+    "single": 0.50,
+    "placed": 0.10,
+    "above": 0.12,
+    "left": 0.12,
+    "inside": 0.09,
+    "count": 0.07,
+}
+
+FROM_NOTHING: Final = (
     Stage(0.15, _START_SIZES, _START_LAYOUTS),
     Stage(0.50, _MAIN_SIZES, _MAIN_LAYOUTS),
     Stage(1.00, _LARGE_SIZES, _MAIN_LAYOUTS),
 )
+REFINING: Final = (Stage(1.00, _REFINING_SIZES, _REFINING_LAYOUTS),)
+"""For weights that know the world already: every size at once, more of the sizes that the scores are about."""
 SCENES: Final[Mapping[PictureSize, int]] = {
     (128, 128): 24_000,
-    (192, 192): 2_000,
-    (256, 144): 2_000,
-    (144, 256): 2_000,
-    (256, 256): 1_000,
+    (192, 192): 4_000,
+    (256, 144): 4_000,
+    (144, 256): 4_000,
+    (256, 256): 3_000,
     **dict.fromkeys(((176, 96), (96, 176)), 1_000),
     **dict.fromkeys(((144, 112), (112, 144), (160, 112), (112, 160)), 700),
     **dict.fromkeys(((224, 160), (160, 224), (240, 160), (160, 240)), 500),
@@ -89,8 +112,21 @@ SCENE_SHARES: Final[Mapping[Layout, float]] = {
     "inside": 0.10,
     "count": 0.10,
 }
+_KEPT_SMALL: Final = 1.0
+_KEPT_THIN: Final = 0.6
+_KEPT_WIDE: Final = 0.3
 
 
-def stage_at(progress: float) -> Stage:
+def kept(scene: Scene) -> float:
+    """Return how likely a drawn scene becomes a training picture: more so with something thin or small in it.
+
+    Of single shapes a third is small then, and of the others more than half are star, cross or ring.
+    """
+    if any(thing.size == "small" for thing in scene.things):
+        return _KEPT_SMALL
+    return _KEPT_THIN if any(thing.shape in THIN_SHAPES for thing in scene.things) else _KEPT_WIDE
+
+
+def stage_at(stages: Sequence[Stage], progress: float) -> Stage:
     """Return the stage for the share of the time budget that is used, from 0 to 1."""
-    return next((stage for stage in STAGES if progress < stage.until), STAGES[-1])
+    return next((stage for stage in stages if progress < stage.until), stages[-1])

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw
 from rich.progress import track
 
 from .captions import COMPLETE, free_caption, plain_caption
-from .judging import Verdict, judge
+from .judging import FIT_WANTED, Verdict, judge
 from .reader import Reading, read
 from .world import Layout, Scene, evaluation_scene
 
@@ -91,27 +91,37 @@ def answer(pipeline: QwenImagePipeline, asked: Sequence[Question], preset: Prese
     return answers
 
 
+def _all_fit(reading: Reading) -> bool:
+    return all(seen.fit >= FIT_WANTED for seen in reading.objects)
+
+
 def scores(answers: Sequence[Answer]) -> dict[str, float]:
-    """Return the share of answers that are right, whole and part by part, and the shapes' mean overlap."""
+    """Return the share of answers that are right, whole and part by part, and the shapes' mean overlap.
+
+    "strict" is the share that would be right if thin shapes too had to overlap by FIT_WANTED.
+    """
     parts = {field.name: 0.0 for field in dataclasses.fields(Verdict)}
     for name in parts:
         parts[name] = float(np.mean([getattr(one.verdict, name) for one in answers]))
     fits = [seen.fit for one in answers for seen in one.reading.objects]
     return {
         "right": float(np.mean([one.verdict.right for one in answers])),
+        "strict": float(np.mean([one.verdict.right and _all_fit(one.reading) for one in answers])),
         **parts,
         "fit": float(np.mean(fits)) if fits else 0.0,
     }
 
 
 def weak_words(answers: Sequence[Answer]) -> list[tuple[str, float, int]]:
-    """Return (word, share right, number asked) for each shape, colour and background, the weakest first."""
+    """Return (word, share right, number asked) for shapes, sizes, colours and backgrounds, the weakest first."""
     asked: Counter[str] = Counter()
     right: Counter[str] = Counter()
     for one in answers:
         scene = one.question.scene
         words = {f"{scene.background} background", *(thing.shape for thing in scene.things)}
         words |= {thing.colour for thing in scene.things}
+        if scene.layout == "single":
+            words.add(scene.things[0].size)
         asked.update(words)
         if one.verdict.right:
             right.update(words)

@@ -61,6 +61,15 @@ def assemble(tokenizer: Path, vae: Path, trained: Path, dtype: torch.dtype) -> Q
     return pipeline
 
 
+def unpack(folder: Path, work: Path) -> None:
+    """Take an exported checkpoint apart, in float32, into what training goes on from; the reverse of `export`."""
+    pipeline = QwenImagePipeline.from_pretrained(folder, torch_dtype=torch.float32)
+    pipeline.tokenizer.save_pretrained(work / "tokenizer")
+    pipeline.vae.save_pretrained(work / "vae")
+    pipeline.text_encoder.save_pretrained(work / "unpacked" / "text_encoder")
+    pipeline.transformer.save_pretrained(work / "unpacked" / "transformer")
+
+
 def export(tokenizer: Path, vae: Path, trained: Path, folder: Path, dtype: torch.dtype = torch.bfloat16) -> int:
     """Write the checkpoint to `folder` and return its size in bytes. Other files there, the model card, stay.
 

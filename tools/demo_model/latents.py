@@ -20,7 +20,7 @@ import torch
 from rich.progress import track
 from safetensors.torch import load_file, save_file
 
-from .curriculum import PictureSize
+from .curriculum import PictureSize, kept
 from .single_frame import encode, two_dimensional
 from .world import COLOURS, SHAPES, FloatArray, Layout, Scene, Thing, covers, render, training_scene
 
@@ -35,12 +35,17 @@ TOKEN_PIXELS: Final = 16
 """A token of the transformer is 2 x 2 latents of 8 x 8 pixels each."""
 NOTHING: Final = 255
 """Stands in `colours` and `shapes` for a token that shows the background only."""
+_OUTLINE_SAMPLES: Final = 8
+"""Points per token and direction at which an outline is looked for, two pixels apart."""
 _ENCODED_AT_ONCE: Final = 16 * 128 * 128
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """Pictures of one size: normalised, packed `latents` (n, tokens, 4 z), `colours`, `shapes` (n, tokens)."""
+    """Pictures of one size: normalised, packed `latents` (n, tokens, 4 z) and, for each token, what it shows.
+
+    `colours` and `shapes` (n, tokens) hold what is in its middle, `outlines` (n, tokens) 1 where an edge crosses.
+    """
 
     width: int
     height: int
@@ -48,6 +53,7 @@ class Shard:
     latents: Tensor
     colours: Tensor
     shapes: Tensor
+    outlines: Tensor
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -71,6 +77,20 @@ def token_labels(scene: Scene, width: int, height: int) -> tuple[np.ndarray[Any,
     return colours.reshape(-1), shapes.reshape(-1)
 
 
+def token_outlines(scene: Scene, width: int, height: int) -> np.ndarray[Any, Any]:
+    """Return 1 for each token that the edge of a thing crosses, 0 for the others."""
+    columns, rows, step = width // TOKEN_PIXELS, height // TOKEN_PIXELS, TOKEN_PIXELS // _OUTLINE_SAMPLES
+    x: FloatArray = ((np.arange(columns * _OUTLINE_SAMPLES) + 0.5) * step)[None, :]
+    y: FloatArray = ((np.arange(rows * _OUTLINE_SAMPLES) + 0.5) * step)[:, None]
+    crossed = np.zeros((rows, columns), dtype=np.bool_)
+    for thing in scene.things:
+        radius = thing.radius * min(width, height)
+        mask = covers(thing.shape, (x - thing.x * width) / radius, (y - thing.y * height) / radius)
+        part = mask.reshape(rows, _OUTLINE_SAMPLES, columns, _OUTLINE_SAMPLES).mean((1, 3))
+        crossed |= (part > 0) & (part < 1)
+    return crossed.astype(np.uint8).reshape(-1)
+
+
 @torch.no_grad()
 def _encoded(vae: AutoencoderKLQwenImage, scenes: list[Scene], width: int, height: int) -> Tensor:
     pixels = np.stack([render(scene, width, height) for scene in scenes])
@@ -90,7 +110,7 @@ def write_shard(
     """Draw and encode so many scenes of each layout, none of them held out, and write them beside `file`."""
     width, height = size
     rng = random.Random(seed)
-    scenes = [training_scene(rng, layout) for layout, count in layouts.items() for _ in range(count)]
+    scenes = [training_scene(rng, layout, kept) for layout, count in layouts.items() for _ in range(count)]
     rng.shuffle(scenes)
     at_once = max(1, _ENCODED_AT_ONCE // (width * height))
     with two_dimensional():
@@ -105,6 +125,7 @@ def write_shard(
         "latents": latents,
         "colours": torch.from_numpy(np.stack([colours for colours, _ in labels])),
         "shapes": torch.from_numpy(np.stack([shapes for _, shapes in labels])),
+        "outlines": torch.from_numpy(np.stack([token_outlines(scene, width, height) for scene in scenes])),
     }
     described = {"width": width, "height": height, "scenes": [dataclasses.asdict(scene) for scene in scenes]}
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -136,4 +157,5 @@ def read_shard(file: Path) -> Shard:
         latents=tensors["latents"],
         colours=tensors["colours"],
         shapes=tensors["shapes"],
+        outlines=tensors["outlines"],
     )

@@ -71,6 +71,9 @@ def read(image: Image.Image) -> Reading:
     backdrop = _border_colour(pixels)
     foreground = _opened(np.linalg.norm(lab - _lab(backdrop), axis=-1) > _DIFFERS)
     nearest = np.linalg.norm(lab[..., None, :] - _palette(), axis=-1).argmin(-1)
+    background = _colour_name(backdrop)[0]
+    # What differs from the background and would still be called by its colour is the tinted hole of a small ring.
+    foreground &= ~_opened(foreground & (nearest == list(COLOURS).index(background)))
     objects = [
         _object(pixels, part, outline)
         for region in _regions(foreground)
@@ -78,7 +81,7 @@ def read(image: Image.Image) -> Reading:
         for part, outline in _parts(region, nearest)
     ]
     objects.sort(key=lambda found: -found.area)
-    return Reading(background=_colour_name(backdrop)[0], objects=tuple(objects))
+    return Reading(background=background, objects=tuple(objects))
 
 
 # ------------------------------------------------------------------------------------------ colours

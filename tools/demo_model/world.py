@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 Colour = tuple[int, int, int]
 FloatArray = npt.NDArray[np.float64]
@@ -43,6 +43,8 @@ COLOURS: Final[Mapping[str, Colour]] = {
     "gray": (128, 128, 128),
 }
 SHAPES: Final = ("circle", "square", "triangle", "star", "heart", "diamond", "cross", "ring")
+THIN_SHAPES: Final = frozenset({"star", "cross", "ring"})
+"""Shapes of thin parts: much outline for little area, hard to draw and hard to compare."""
 CONTAINERS: Final = ("circle", "square", "diamond", "heart")
 """Shapes wide enough that another one can be read inside them."""
 
@@ -56,7 +58,7 @@ PLACES: Final[tuple[Place, ...]] = tuple(
 )
 
 _RADII: Final[Mapping[Size, tuple[float, float]]] = {
-    "small": (0.13, 0.16),
+    "small": (0.15, 0.175),
     "medium": (0.22, 0.30),
     "large": (0.36, 0.42),
 }
@@ -274,9 +276,13 @@ def _draw_lots(rng: random.Random, layout: Layout) -> Scene:
     return Scene(background, things, layout, place, rng.randrange(1 << 30))
 
 
-def training_scene(rng: random.Random, layout: Layout) -> Scene:
-    """Draw a scene of this layout in which nothing is held out."""
-    while not in_training(scene := _draw_lots(rng, layout)):
+def _always(_: Scene) -> float:
+    return 1.0
+
+
+def training_scene(rng: random.Random, layout: Layout, kept: Callable[[Scene], float] = _always) -> Scene:
+    """Draw a scene of this layout in which nothing is held out; `kept` gives the probability of taking it."""
+    while not (in_training(scene := _draw_lots(rng, layout)) and rng.random() < kept(scene)):
         pass
     return scene
 

@@ -22,7 +22,9 @@ def retry_job(word: str, root: Path | None, config: Path | None) -> int:
         _, folder = results[job.id]
         # Back to where it was dropped: the outbox mirrors the inbox's folders below failed/ and cancelled/.
         _, *mirrored = folder.relative_to(folders.outbox).parent.parts
-        target = retry(folder, folders.inbox.joinpath(*mirrored))
+        place = folders.inbox.joinpath(*mirrored)
+        place.mkdir(parents=True, exist_ok=True)
+        target = retry(folder, place)
     except NotOneJob as reason:
         typer.echo(str(reason), err=True)
         return WRONG_USE

@@ -32,7 +32,6 @@ def retryable(outbox: Path) -> Iterator[tuple[str, str, Path]]:
 
 def retry(folder: Path, inbox: Path) -> Path:
     """Move a result folder into the inbox, or a folder in it, and say where. Safe to repeat. Raises OSError."""
-    inbox.mkdir(parents=True, exist_ok=True)
     if folder.name.startswith(_ASIDE):
         return _hand_over(folder, inbox)
     target = inbox / folder.name
