@@ -130,7 +130,10 @@ class Ledger:
     def left(self, box: Box) -> list[str]:
         """List what lies where nothing is when all is done."""
         certain = self.dropped.keys() - self.uncertain
-        return [*leftovers(box), *(f"inbox/{name}" for name in certain if (box.inbox / name).exists())]
+        # What was only half there when the power went waits for the rest, and rightly says so.
+        rightly = {f"inbox/{name}.waiting.txt" for name in self.uncertain}
+        found = [left for left in leftovers(box) if left not in rightly]
+        return [*found, *(f"inbox/{name}" for name in certain if (box.inbox / name).exists())]
 
     def _unlike(self, results: Iterable["_Result"]) -> list[str]:
         pictures: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
