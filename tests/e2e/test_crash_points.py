@@ -1,16 +1,11 @@
 """A loop killed at each of the named points: every job comes out once, as if nothing had been."""
 
-import re
-from pathlib import Path
-
 import pytest
 
 from driving import Box
-from qwen_image_daemon import crash_points
 from qwen_image_daemon.crash_points import CRASH_AT, CRASH_LEDGER
+from torture.points import listed_points
 
-DECISION = Path(__file__).parents[2] / "docs" / "decisions" / "0007-crash-points.md"
-POINTS = re.findall(r"^\| `([a-z-]+\.[a-z-]+)`", DECISION.read_text(encoding="utf-8"), re.MULTILINE)
 SMALL = "width = 64\nheight = 64\nnum_inference_steps = 2\n"
 JOBS = {"three": f'prompt = "x"\nnum_images = 3\nseed = 7\n{SMALL}', "one": f'prompt = "y"\nseed = 5\n{SMALL}'}
 
@@ -33,7 +28,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return drawn(Box(tmp_path_factory.mktemp("undisturbed") / "box"))
 
 
-@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("point", listed_points())
 def test_a_kill_at_a_named_point_changes_nothing_of_what_comes_out(
     box: Box, point: str, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -43,9 +38,3 @@ def test_a_kill_at_a_named_point_changes_nothing_of_what_comes_out(
     assert drawn(box) == undisturbed
     assert ledger.read_text().split() == [point]
     assert {result.status for result in box.results()} == {"succeeded"}
-
-
-def test_every_point_is_tried() -> None:
-    code = Path(crash_points.__file__).parent.rglob("*.py")
-    named = {name for file in code for name in re.findall(r'crash_point\("([^"]+)"\)', file.read_text("utf-8"))}
-    assert named == set(POINTS)

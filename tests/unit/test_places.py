@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_image_daemon.spool.mounts import Mount, mount_of
+from qwen_image_daemon.spool.mounts import Mount, mount_among, mount_of
 from qwen_image_daemon.spool.places import GONE_SECONDS, MARKER, Away, Place
 from qwen_image_daemon.spool.spool import Spool
 
@@ -122,18 +122,17 @@ def test_another_folder_than_before_is_set_up_as_a_new_one(spool: Spool, inbox: 
     ],
 )
 def test_the_mount_of_a_path_is_read_from_the_kernels_list(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, line: str, path: str, mount: tuple[str, str, str]
+    line: str, path: str, mount: tuple[str, str, str]
 ) -> None:
-    listing = tmp_path / "mountinfo"
-    listing.write_text(f"1 0 8:1 / / rw - ext4 /dev/root rw\n{line}\n")
-    monkeypatch.setattr("qwen_image_daemon.spool.mounts._MOUNTINFO", listing)
-    found = mount_of(Path(path))
+    found = mount_among(["1 0 8:1 / / rw - ext4 /dev/root rw", line], Path(path))
     assert (found.point, found.type, found.source) == mount
     assert found.is_shared is (mount[1] in {"cifs", "fuse.sshfs"})
 
 
-def test_the_later_of_two_mounts_over_one_point_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    listing = tmp_path / "mountinfo"
-    listing.write_text("1 0 8:1 / / rw - ext4 old rw\n2 0 8:1 / / rw - xfs new rw\n")
-    monkeypatch.setattr("qwen_image_daemon.spool.mounts._MOUNTINFO", listing)
-    assert mount_of(Path("/x")).source == "new"
+def test_the_later_of_two_mounts_over_one_point_counts() -> None:
+    lines = ["1 0 8:1 / / rw - ext4 old rw", "2 0 8:1 / / rw - xfs new rw"]
+    assert mount_among(lines, Path("/x")).source == "new"
+
+
+def test_the_kernel_is_asked_for_the_mount_of_a_path() -> None:
+    assert mount_of(Path("/proc/self")) == Mount(point="/proc", type="proc", source="proc")

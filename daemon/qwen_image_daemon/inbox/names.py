@@ -8,12 +8,12 @@ from pathlib import PurePosixPath
 from qwen_image_daemon.jobs.parsing import syntax_of
 from qwen_image_daemon.jobs.paths import IMAGE_SUFFIXES, MAX_NAME_BYTES, is_ignored_name
 from qwen_image_daemon.jobs.quoting import is_control
+from qwen_image_daemon.spool.control import CANCEL_SUFFIX
 
 WAITING_SUFFIX = ".waiting.txt"
 """Our own notes beside jobs that wait."""
 RESULT = "result.json"
 """What a result folder holds that is moved back into the inbox, to be tried again."""
-CANCEL_SUFFIX = ".cancel"
 PAUSE_NAMES = frozenset({"pause", "pause.txt"})
 """A file of such a name in the inbox itself halts rendering. Windows likes to add the suffix."""
 

@@ -9,8 +9,8 @@ import structlog
 from qwen_image_daemon.inbox.drops import Drop
 from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.listing import Stamp
-from qwen_image_daemon.inbox.names import CANCEL_SUFFIX, PAUSE_NAMES, is_cancel, kept_path, printable
-from qwen_image_daemon.spool.control import Controls
+from qwen_image_daemon.inbox.names import PAUSE_NAMES, is_cancel, kept_path, printable
+from qwen_image_daemon.spool.control import CANCEL_SUFFIX, Controls
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.spool import Entry, Spool
 

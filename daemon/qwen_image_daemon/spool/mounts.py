@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from qwen_image_daemon.spool.records import Record
@@ -45,6 +46,11 @@ def mount_of(path: Path) -> Mount:
         # No Linux: the mount point is all that can be known.
         point = next(parent for parent in (path, *path.parents) if parent.is_mount())
         return Mount(point=str(point), type="", source="")
+    return mount_among(lines, path)
+
+
+def mount_among(lines: Iterable[str], path: Path) -> Mount:
+    """Find the mounted file system of an absolute path in the kernel's list (man 5 proc: /proc/PID/mountinfo)."""
     over = [mount for line in lines if path.is_relative_to((mount := _parsed(line)).point)]
     # A later mount over the same point hides the earlier one.
     return max(reversed(over), key=lambda mount: len(mount.point))
