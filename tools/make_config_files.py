@@ -102,7 +102,7 @@ def _toml(value: Any) -> str:
 
 
 def _comment(text: str) -> str:
-    lines = textwrap.wrap(" ".join(text.split()), WIDTH - 2)
+    lines = textwrap.wrap(" ".join(text.split()), WIDTH - 2, break_on_hyphens=False)
     return "\n".join(f"# {line}" for line in lines)
 
 

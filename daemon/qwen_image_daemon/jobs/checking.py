@@ -9,6 +9,7 @@ from pydantic_core import ErrorDetails
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.complaints import faults_of, setting_meant_by, settings_meant_by
+from qwen_image_daemon.jobs.hints import task_meant
 from qwen_image_daemon.jobs.inference import task_of
 from qwen_image_daemon.jobs.models import MODELS, SETTINGS, AnyJob, JobModel
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
@@ -53,9 +54,13 @@ def _pop_unknown_task(values: dict[str, Any]) -> list[Fault]:
     """Take out a task that does not exist, so that the rest is checked as if none were given."""
     if "task" not in values or (isinstance(values["task"], str) and values["task"] in TASKS):
         return []
+    word = values.pop("task")
+    meant = task_meant(word) if isinstance(word, str) else None
+    hint = f"Did you mean {quoted(meant)}? " if meant is not None else ""
     *most, last = (quoted(task) for task in TASKS)
-    what = f"{quoted(values.pop('task'))} is no task."
-    return [Fault(("task",), what, f"Use {', '.join(most)} or {last}, or leave it out.")]
+    return [
+        Fault(("task",), f"{quoted(word)} is no task.", f"{hint}Use {', '.join(most)} or {last}, or leave it out.")
+    ]
 
 
 def _task_of(values: Mapping[str, Any], catalogue: Catalogue) -> Task:

@@ -136,7 +136,8 @@ def _unknown(refused: Refused) -> Sentences:
         known = (refused.model if at_top else TABLES[str(refused.path[0])]).model_fields
         return "no such setting.", f"Take it out. There are: {', '.join(known)}."
     if (sentences := foreign(str(setting[0]), refused.task)) is not None:
-        return "no such setting.", f"Did you mean {key_name(setting)}? There, {sentences[0]}"
+        what, _ = sentences
+        return "no such setting.", f"Did you mean {key_name(setting)}? {what[0].upper()}{what[1:]}"
     return "no such setting.", f"Did you mean {key_name(setting)}?"
 
 

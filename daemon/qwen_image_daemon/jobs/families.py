@@ -206,23 +206,24 @@ QWEN_IMAGE_21 = Family(
     name="qwen-image-2.1",
     tasks=frozenset({"text-to-image", "edit"}),
     task_of_one_image="edit",
-    # Multiples of 32 next to the table of the 1.x models, of which only 16:9 and 9:16 fit: our own.
+    # The makers' table for 2K (model card of Qwen/Qwen-Image-2.1, as quoted by programs that use it).
     sizes=MappingProxyType(
         {
-            "1:1": Size(1344, 1344),
-            "16:9": Size(1664, 928),
-            "9:16": Size(928, 1664),
-            "4:3": Size(1536, 1152),
-            "3:4": Size(1152, 1536),
-            "3:2": Size(1632, 1088),
-            "2:3": Size(1088, 1632),
+            "1:1": Size(2048, 2048),
+            "16:9": Size(2752, 1536),
+            "9:16": Size(1536, 2752),
+            "4:3": Size(2400, 1792),
+            "3:4": Size(1792, 2400),
+            "3:2": Size(2528, 1696),
+            "2:3": Size(1696, 2528),
         }
     ),
     # VAE factor 16; the transformer sees groups of 2×2 latents.
     multiple=32,
     min_side=64,
     max_side=3072,
-    max_pixels=2048 * 2048,
+    # The largest of the table.
+    max_pixels=2400 * 1792,
     # QwenImage21Pipeline: 40 steps and true_cfg_scale 1.0 by default; "meant to be sampled without guidance".
     # That is high, the others are our own.
     presets=MappingProxyType(
@@ -247,7 +248,8 @@ _TURBO = Preset(num_inference_steps=8, true_cfg_scale=1.0)
 QWEN_IMAGE_21_TURBO = replace(
     QWEN_IMAGE_21,
     name="qwen-image-2.1-turbo",
-    # The checkpoint fixes its noise levels (`sample_sigmas` of its model_index.json), and with them the steps.
+    # The checkpoint fixes its noise levels (`sample_sigmas` of its model_index.json), and with them the steps:
+    # eight (the default of QwenImage21TurboAutoBlocks in diffusers).
     presets=MappingProxyType(dict.fromkeys(get_args(PresetName), _TURBO)),
     fixed_steps=8,
 )

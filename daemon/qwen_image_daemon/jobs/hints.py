@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from qwen_image_daemon.jobs.quoting import LONGEST_QUOTE
+from qwen_image_daemon.jobs.tasks import TASKS, Task
 
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
@@ -114,6 +115,31 @@ RENAMED: Mapping[str, str] = MappingProxyType(
     }
 )
 
+TASK_WORDS: Mapping[str, Task] = MappingProxyType(
+    {
+        # Words of other programs for tasks.
+        "t2i": "text-to-image",
+        "txt2img": "text-to-image",
+        "text2img": "text-to-image",
+        "text2image": "text-to-image",
+        "text_to_image": "text-to-image",
+        "generate": "text-to-image",
+        "i2i": "image-to-image",
+        "img2img": "image-to-image",
+        "image2image": "image-to-image",
+        "image_to_image": "image-to-image",
+        "inpainting": "inpaint",
+        "fill": "inpaint",
+        "image_edit": "edit",
+        "image_editing": "edit",
+        "editing": "edit",
+        "layers": "layered",
+        "decompose": "layered",
+        "control": "controlnet",
+        "control_net": "controlnet",
+    }
+)
+
 Explanation = tuple[str, str]
 
 EXPLAINED: Mapping[str, Explanation] = MappingProxyType(
@@ -156,6 +182,16 @@ def meant(key: str, settings: tuple[str, ...]) -> str | None:
     if word in RENAMED:
         return RENAMED[word]
     return next(iter(difflib.get_close_matches(word, settings, n=1, cutoff=_SIMILAR)), None)
+
+
+def task_meant(word: str) -> Task | None:
+    """Give the task that another program's word for it, or a misspelt one, most likely stands for."""
+    if len(word) > LONGEST_QUOTE:
+        return None
+    if plain(word) in TASK_WORDS:
+        return TASK_WORDS[plain(word)]
+    similar = difflib.get_close_matches(plain(word).replace("_", "-"), TASKS, n=1, cutoff=_SIMILAR)
+    return next((task for task in TASKS if task in similar), None)
 
 
 def plain(key: str) -> str:
