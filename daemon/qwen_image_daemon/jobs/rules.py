@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.catalogue import Catalogue, Demand
 from qwen_image_daemon.jobs.departures import Wishes, departures
 from qwen_image_daemon.jobs.families import Family, Size
 from qwen_image_daemon.jobs.models import MAX_SEED
@@ -79,9 +79,18 @@ def _family(settings: Settings, catalogue: Catalogue) -> Family | None:
     """Give the family of the model that will draw the job; None where that is not known or cannot."""
     if ("model",) in settings.refused:
         return None
-    model = catalogue.model_for(settings.get("model"), settings.task)
+    model = catalogue.model_for(settings.get("model"), _demand(settings, catalogue))
     family = catalogue.families.get(model) if model is not None else None
     return family if family is not None and settings.task in family.tasks else None
+
+
+def _demand(settings: Settings, catalogue: Catalogue) -> Demand:
+    return Demand(
+        task=settings.task,
+        references=len(settings.get("images") or ()),
+        masked=bool(settings.get("mask")),
+        loras=catalogue.families_of_loras(lora["name"] for lora in settings.loras()),
+    )
 
 
 def model_is_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
@@ -97,10 +106,10 @@ def model_is_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
             f"The models are: {names}. Left out, it is {quoted(catalogue.default)}.",
         )
         return
-    model = catalogue.model_for(named, settings.task)
+    model = catalogue.model_for(named, _demand(settings, catalogue))
     if model is None or settings.task not in catalogue.families[model].tasks:
         yield _unable(settings, catalogue)
-    elif catalogue.license_policy == "refuse" and not catalogue.families[model].commercial_use:
+    elif not catalogue.may_use(model):
         yield Fault(
             ("model",),
             f"the licence of {quoted(model)} allows no commercial use, and this daemon is set to refuse it.",
