@@ -107,17 +107,27 @@ def _toml_keys(root: Node) -> Iterator[tuple[KeyPath, Position]]:
             parts = _toml_name(key)
             if parts is None:
                 continue
-            for part in parts:
+            *above, last = parts
+            for part in above:
                 path = (*path, part)
                 if path in lists:
                     path = (*path, lists[path] - 1)
                 if path not in named:
                     named.add(path)
                     yield path, _place(key)
+            path = (*path, last)
             if node.type == "table_array_element":
-                path = path[:-1] if isinstance(path[-1], int) else path
+                # Each [[header]] stands for one entry of the list; the list itself stands where its first does.
+                if path not in named:
+                    named.add(path)
+                    yield path, _place(key)
                 lists[path] += 1
                 path = (*path, lists[path] - 1)
+            elif path in lists:
+                path = (*path, lists[path] - 1)
+            if path not in named:
+                named.add(path)
+                yield path, _place(key)
         if len(path) >= MAX_DEPTH:
             continue
         numbered = node.type == "array"
