@@ -20,6 +20,7 @@ MAX_JOBS: Final = MAX_ROWS
 COMBINE: Final = "combine"
 """The one key of [matrix] that is no setting of a job."""
 
+OnInvalid = Literal["refuse", "skip"]
 Settings = Annotated[dict[str, Any], Field(min_length=1)]
 WildcardList = Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=MAX_JOBS)]
 
@@ -32,24 +33,24 @@ class BatchSettings(StrictModel):
     jobs: Annotated[tuple[Settings, ...], Field(strict=False, min_length=1, max_length=MAX_JOBS)] | None = None
     """The jobs, each with settings of its own: in TOML one [[jobs]] for each."""
     matrix: Settings | None = None
-    """A sweep: for each setting the list of its values, and `combine`: "product" (each with each, where it is left
-    out) or "zip" (the first ones together, then the second ones, and so on). The last setting changes first."""
+    """A sweep: for each setting the list of its values, and `combine`: "product" (each with each, where it is
+    left out) or "zip" (the first ones together, then the second ones). The last setting changes first."""
     prompts: Annotated[tuple[str, ...], Field(strict=False, min_length=1, max_length=MAX_JOBS)] | None = None
     """Prompts, each for a job of its own."""
     prompts_from: Annotated[str, Field(min_length=1, max_length=1_000)] | None = None
     """A list beside the job file: .txt with one prompt a line (# begins a comment), or .csv whose first line names
     the settings and whose other lines are a job each. An empty cell is as if it were not there."""
     expand: Literal["random", "all"] | None = None
-    """What to make of the choices in prompts, {red|blue} and __colour__: num_prompts prompts drawn by lot, the same
-    ones each time (from the job's seed, or else from the file's content); or each prompt that there is. Where it is
-    left out, braces and underscores are drawn as they are."""
+    """What to make of the choices in prompts, {red|blue} and __colour__. random: num_prompts prompts drawn by lot,
+    the same ones each time (from the job's seed, or else from the file's content). all: each prompt that there is.
+    Where it is left out, braces and underscores are drawn as they are."""
     num_prompts: Annotated[int, Field(ge=1, le=MAX_JOBS)] | None = None
     """How many prompts to draw by lot from each one with choices. 1 where it is left out."""
     wildcards: dict[str, WildcardList] | None = None
     """Lists for prompts: `colour = ["red", "blue"]` is __colour__ there. Entries may hold choices too."""
-    on_invalid: Literal["refuse", "skip"] | None = None
-    """refuse, where it is left out: one bad job refuses the whole file. skip: the good ones are drawn, and a report
-    among the failed ones says which were left out."""
+    on_invalid: OnInvalid | None = None
+    """refuse, where it is left out: one bad job refuses the whole file. skip: the good ones are drawn, and a
+    report among the failed ones says which were left out."""
 
 
 BATCH_KEYS: Final = tuple(BatchSettings.model_fields)
@@ -123,14 +124,16 @@ def _axes(matrix: Mapping[str, Any]) -> Iterator[Axis]:
     for name, values in matrix.items():
         if name == COMBINE:
             continue
-        tables = [(inner, inner_values) for inner, inner_values in values.items()] if isinstance(values, dict) else []
-        for inner, inner_values in tables:
-            key = (name, inner)
-            yield Axis(key=key, place=("matrix", *key), values=tuple(inner_values) if isinstance(inner_values, list) else ())
-        if not tables:
+        if isinstance(values, dict):
+            for inner, inner_values in values.items():
+                yield Axis(key=(name, inner), place=("matrix", name, inner), values=_as_values(inner_values))
+        else:
             # An editor writes output.format in one word where it stands between quotation marks.
-            key = tuple(name.split("."))
-            yield Axis(key=key, place=("matrix", name), values=tuple(values) if isinstance(values, list) else ())
+            yield Axis(key=tuple(name.split(".")), place=("matrix", name), values=_as_values(values))
+
+
+def _as_values(written: Any) -> tuple[Any, ...]:
+    return tuple(written) if isinstance(written, list) else ()
 
 
 def points_in(settings: BatchSettings) -> int:
@@ -169,7 +172,9 @@ def _jobs_stand_alone(settings: BatchSettings, values: Mapping[str, Any]) -> Ite
     if settings.prompts is not None or settings.prompts_from is not None:
         key = "prompts" if settings.prompts is not None else "prompts_from"
         yield Fault(
-            (key,), f"{key} and [[jobs]] exclude each other.", "Give each of the [[jobs]] its prompt, or take them out."
+            (key,),
+            f"{key} and [[jobs]] exclude each other.",
+            "Give each of the [[jobs]] its prompt, or take them out.",
         )
 
 
@@ -180,13 +185,17 @@ OF_THE_FILE: Final = frozenset({"name", "id", "end", "$schema"})
 def _tables_hold_jobs(settings: BatchSettings, values: Mapping[str, Any]) -> Iterator[Fault]:
     """Refuse what belongs to the whole file in the tables of jobs."""
     del values
-    tables: list[tuple[KeyPath, Mapping[str, Any]]] = [(("jobs", at), job) for at, job in enumerate(settings.jobs or ())]
+    tables: list[tuple[KeyPath, Mapping[str, Any]]] = [
+        (("jobs", at), job) for at, job in enumerate(settings.jobs or ())
+    ]
     tables.append((("defaults",), settings.defaults or {}))
     for place, table in tables:
         for key in table:
             if key in BATCH_KEYS:
                 yield Fault(
-                    (*place, key), "it belongs to the whole file.", "Move it to the top of the file, above all tables."
+                    (*place, key),
+                    "it belongs to the whole file.",
+                    "Move it to the top of the file, above all tables.",
                 )
     if "id" in (settings.defaults or {}):
         yield Fault(
@@ -215,22 +224,7 @@ def _matrix_is_made_of_lists(settings: BatchSettings, values: Mapping[str, Any])
         )
     axes = axes_of(settings)
     for axis in axes:
-        name = ".".join(axis.key)
-        if not axis.values:
-            written = _at(matrix, axis.place[1:])
-            what = "the list is empty." if written == [] else f"{quoted(written)} is no list."
-            yield Fault(axis.place, what, f"Write a list of values, for example {name} = [{_listed(written)}].")
-        if axis.key[0] in BATCH_KEYS:
-            yield Fault(axis.place, "it is no setting of a job.", "Take it out.")
-        if settings.jobs is None and _given(values, axis.key):
-            yield Fault(axis.place, f"{name} stands outside of [matrix] too.", "Keep one of them.")
-        if _given(settings.defaults or {}, axis.key):
-            yield Fault(axis.place, f"{name} stands in [defaults] too.", "Keep one of them.")
-        for at, job in enumerate(settings.jobs or ()):
-            if _given(job, axis.key):
-                yield Fault(("jobs", at, axis.key[0]), f"{name} stands in [matrix] too.", "Keep one of them.")
-        if axis.key == ("prompt",) and (settings.prompts is not None or settings.prompts_from is not None):
-            yield Fault(axis.place, "the prompts are listed already.", "Keep one of them.")
+        yield from _faults_of_axis(axis, settings, values)
     if not axes and settings.matrix is not None:
         yield Fault(("matrix",), "it names no setting.", f"Write for example {_EXAMPLES['matrix']}.")
     lengths = {".".join(axis.key): len(axis.values) for axis in axes}
@@ -241,6 +235,26 @@ def _matrix_is_made_of_lists(settings: BatchSettings, values: Mapping[str, Any])
             f"zipped lists must be of one length; {said}.",
             'Make them as long as each other, or set combine to "product".',
         )
+
+
+def _faults_of_axis(axis: Axis, settings: BatchSettings, values: Mapping[str, Any]) -> Iterator[Fault]:
+    """Want a list of values for a setting of a job that is given nowhere else."""
+    name = ".".join(axis.key)
+    if not axis.values:
+        written = _at(settings.matrix or {}, axis.place[1:])
+        what = "the list is empty." if written == [] else f"{quoted(written)} is no list."
+        yield Fault(axis.place, what, f"Write a list of values, for example {name} = [{_listed(written)}].")
+    if axis.key[0] in BATCH_KEYS:
+        yield Fault(axis.place, "it is no setting of a job.", "Take it out.")
+    if settings.jobs is None and _given(values, axis.key):
+        yield Fault(axis.place, f"{name} stands outside of [matrix] too.", "Keep one of them.")
+    if _given(settings.defaults or {}, axis.key):
+        yield Fault(axis.place, f"{name} stands in [defaults] too.", "Keep one of them.")
+    for at, job in enumerate(settings.jobs or ()):
+        if _given(job, axis.key):
+            yield Fault(("jobs", at, axis.key[0]), f"{name} stands in [matrix] too.", "Keep one of them.")
+    if axis.key == ("prompt",) and (settings.prompts is not None or settings.prompts_from is not None):
+        yield Fault(axis.place, "the prompts are listed already.", "Keep one of them.")
 
 
 def _at(table: Mapping[str, Any], place: Sequence[str]) -> Any:
@@ -269,7 +283,7 @@ def _choices_are_to_be_expanded(settings: BatchSettings, values: Mapping[str, An
         for key in ("num_prompts", "wildcards"):
             if getattr(settings, key) is not None:
                 yield Fault(
-                    (key,), f"it has no effect without expand.", 'Add expand = "random" or "all", or take it out.'
+                    (key,), "it has no effect without expand.", 'Add expand = "random" or "all", or take it out.'
                 )
     elif settings.expand == "all" and settings.num_prompts is not None:
         yield Fault(

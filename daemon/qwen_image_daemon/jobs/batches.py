@@ -9,7 +9,7 @@ from datetime import date, time
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from qwen_image_daemon.jobs.batch_settings import BATCH_KEYS, BatchSettings, batch_settings
+from qwen_image_daemon.jobs.batch_settings import BATCH_KEYS, BatchSettings, OnInvalid, batch_settings
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.checking import check
 from qwen_image_daemon.jobs.expansion import Draft, Hindered, ListLine, Place, expand
@@ -72,6 +72,8 @@ class Batch:
     jobs: tuple[BatchedJob, ...]
     list_name: str | None = None
     """The prompt list that it reads, relative to the job file."""
+    on_invalid: OnInvalid = "refuse"
+    """What is done with all where one of its jobs turns out to be bad."""
     problems: tuple[Problem, ...] = ()
     """What is wrong with the jobs that are left out because the file wants bad ones to be skipped."""
     left_out: tuple[Mapping[str, Any], ...] = ()
@@ -167,6 +169,7 @@ class _Reading:
             id=values.get("id"),
             jobs=jobs,
             list_name=settings.prompts_from,
+            on_invalid=settings.on_invalid or "refuse",
             problems=self.rejection(self.found, of=len(drafts)).problems if self.found else (),
             left_out=tuple(self.left_out),
         )
@@ -258,10 +261,8 @@ class _Reading:
         return f"{', '.join(parts)}: {key}"
 
 
-def _named_apart(
-    values: Mapping[str, Any], names: Mapping[str, int], index: int, of: int
-) -> Mapping[str, Any]:
-    """Number the jobs that have one name together."""
+def _named_apart(values: Mapping[str, Any], names: Mapping[str, int], index: int, of: int) -> Mapping[str, Any]:
+    """Give settings whose name is another than those of the jobs that share it."""
     name = values.get("name")
     if not isinstance(name, str) or names[name] <= 1 or not name.strip() or len(name) > _NAME_CHARACTERS:
         return values
@@ -269,7 +270,7 @@ def _named_apart(
 
 
 def numbered(name: str, index: int, of: int, most: int) -> str:
-    """Give a name with the job's number behind it, in as many digits as the last one has; `most` characters long."""
+    """Give a name with the job's number behind it, in as many digits as the last one has, cut to `most`."""
     number = f"-{index:0{len(str(of))}d}"
     return f"{name[: most - len(number)]}{number}"
 
@@ -295,4 +296,3 @@ def _fits_a_file(values: Mapping[str, Any]) -> Iterator[Fault]:
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=_as_text))
-

@@ -1,4 +1,4 @@
-"""From one document to many: listed jobs, prompt lists, sweeps, choices in prompts. Counted first, then written out."""
+"""From one document to many: listed jobs, prompt lists, sweeps, choices. Counted first, then written out."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -201,13 +201,11 @@ def _many(path: KeyPath, count: str, product_of: str) -> Fault:
     return Fault(
         path,
         f"the file would make {count} jobs ({product_of}); {MAX_JOBS:,} are allowed.",
-        "Shorten a list, draw by lot (expand = \"random\"), or split the file.",
+        'Shorten a list, draw by lot (expand = "random"), or split the file.',
     )
 
 
-def _chosen(
-    drafts: Sequence[Draft], settings: BatchSettings, lot: str
-) -> tuple[Draft, ...] | Hindered:
+def _chosen(drafts: Sequence[Draft], settings: BatchSettings, lot: str) -> tuple[Draft, ...] | Hindered:
     """Make the choices in all prompts."""
     wildcards = Wildcards(settings.wildcards or {})
     known: dict[str, Template] = {}
@@ -219,18 +217,21 @@ def _chosen(
             continue
         try:
             known[prompt] = _short_enough(wildcards.template(prompt))
-        except TemplateFault as fault:
+        except TemplateFault as bad:
             if len(faults) < _MAX_FAULTS:
-                faults.append(Misplaced(draft.place_of(("prompt",)), Fault(("prompt",), str(fault), fault.fix)))
+                faults.append(Misplaced(draft.place_of(("prompt",)), Fault(("prompt",), str(bad), bad.fix)))
     if faults:
         return Hindered(tuple(faults))
     if not any(template.chooses for template in known.values()):
         what = "no prompt holds a choice, such as {red|blue} or __colour__."
         fault = Fault(("expand",), what, "Write choices into the prompt, or take it out.")
         return Hindered((Misplaced(("expand",), fault),))
-    templates = [known.get(str(draft.values.get("prompt"))) for draft in drafts]
+    prompts = (draft.values.get("prompt") for draft in drafts)
+    templates = [known.get(prompt) if isinstance(prompt, str) else None for prompt in prompts]
     number = settings.num_prompts or 1
-    counts = [1 if template is None else template.count if settings.expand == "all" else number for template in templates]
+    counts = [
+        1 if template is None else template.count if settings.expand == "all" else number for template in templates
+    ]
     if sum(counts) > MAX_JOBS:
         what = f"{sum(counts):,}" if sum(counts) < MOST else f"more than {MOST:,}"
         return Hindered((Misplaced(("expand",), _many(("expand",), what, "every prompt that there is")),))
@@ -253,7 +254,7 @@ _MAX_FAULTS: Final = 50
 def _short_enough(template: Template) -> Template:
     if template.longest > MAX_PROMPT_CHARACTERS:
         raise TemplateFault(
-            f"with its choices it could have {template.longest:,} characters; {MAX_PROMPT_CHARACTERS:,} are allowed.",
+            f"it could become {template.longest:,} characters long; {MAX_PROMPT_CHARACTERS:,} are allowed.",
             "Shorten it, or the lists that it names.",
         )
     return template
@@ -273,7 +274,7 @@ def _prompts(
 
 
 def _by_lot(draft: Draft, template: Template, count: int, lot: str) -> Iterator[str]:
-    """Draw prompts of which none comes a second time while others have not come, as far as a few tries find one."""
+    """Draw prompts: none comes a second time while others have not come, as far as a few tries find one."""
     seed = draft.values.get("seed")
     seen: set[str] = set()
     for number in range(count):

@@ -101,7 +101,7 @@ def _table(text: str, shown: str) -> tuple[Row, ...] | Problem:
         return Problem(
             f"{shown}, line {_reached(error)}",
             f"it is no table: {error.__cause__ or error}.",
-            "Put a cell that holds commas, quotation marks or line ends between quotation marks, and double those in it.",
+            "Put a cell that holds commas or quotation marks between quotation marks, and double those in it.",
         )
     return tuple(rows)
 

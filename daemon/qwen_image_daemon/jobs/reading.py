@@ -56,7 +56,11 @@ def read_drop(
 
 
 def read_recipe(
-    content: bytes, filename: str, catalogue: Catalogue, picture: RecipePicture, prompt_list: PromptList | None = None
+    content: bytes,
+    filename: str,
+    catalogue: Catalogue,
+    picture: RecipePicture,
+    prompt_list: PromptList | None = None,
 ) -> AnyJob | Batch | Rejection | WantsList:
     """Parse and validate a recipe: a job, or many, without its picture. Never raises either."""
     document = parse(content, filename)
@@ -77,7 +81,10 @@ def read_recipe(
 def _forbidden(values: Mapping[str, Any]) -> Iterator[KeyPath]:
     """Give the places of what no recipe may set, also in the tables of its jobs."""
     jobs = values.get("jobs")
-    tables: list[tuple[KeyPath, Any]] = [((), values), *(((name,), values.get(name)) for name in ("defaults", "matrix"))]
+    tables: list[tuple[KeyPath, Any]] = [
+        ((), values),
+        *(((name,), values.get(name)) for name in ("defaults", "matrix")),
+    ]
     tables += [(("jobs", at), job) for at, job in enumerate(jobs if isinstance(jobs, list) else ())]
     for place, table in tables:
         if isinstance(table, dict):

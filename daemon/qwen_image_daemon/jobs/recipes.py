@@ -22,7 +22,7 @@ class RecipePicture:
     file: str
     """What its file is called, without the suffix."""
     folder: str = ""
-    """The folders between the recipe and the picture, with forward slashes; empty where it lies beside the recipe."""
+    """The folders between the recipe and the picture, with forward slashes; empty where there are none."""
 
 
 def filled_in(values: Mapping[str, Any], picture: RecipePicture) -> dict[str, Any]:

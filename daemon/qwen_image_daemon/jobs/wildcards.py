@@ -1,4 +1,4 @@
-r"""Prompts with choices: `a {red|blue} __shape__` stands for several prompts. Counted before anything is written out.
+r"""Prompts with choices: `a {red|blue} __shape__` stands for several. Counted before written out.
 
 `{a|b}` is one of its options, which may hold choices themselves; an option may be empty. `__name__` is one entry
 of the list of that name. Braces without a bar stay as they are, so that a poster may show them. A backslash before
@@ -26,8 +26,16 @@ WILDCARD_NAME: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9-]|_(?!_))*")
 _TOKEN: Final = re.compile(rf"\\[{{|}}_\\]|__(?P<name>{WILDCARD_NAME.pattern})__|[{{|}}]")
 # What other programs write inside of braces, and what would come out as words of the prompt here.
 _FOREIGN: Final = (
-    (re.compile(r"\s*\d*(-\d*)?\$\$"), "picks of several options ($$) are not known.", "Write one choice for each."),
-    (re.compile(r"\s*\d*\.?\d+::"), "weights (::) are not known.", "Write an option twice to draw it twice as often."),
+    (
+        re.compile(r"\s*\d*(-\d*)?\$\$"),
+        "picks of several options ($$) are not known.",
+        "Write one choice for each.",
+    ),
+    (
+        re.compile(r"\s*\d*\.?\d+::"),
+        "weights (::) are not known.",
+        "Write an option twice to draw it twice as often.",
+    ),
 )
 
 
@@ -155,7 +163,8 @@ class Wildcards:
         if len(frames) > 1:
             begun = text[frames[-1].start - 1 :][:20]
             raise TemplateFault(
-                f"the brace in {quoted(begun)} is not closed.", "Close it with }, or write \\{ for a brace as it is."
+                f"the brace in {quoted(begun)} is not closed.",
+                "Close it with }, or write \\{ for a brace as it is.",
             )
         frames[0].parts.append(text[end:])
         return frames[0].template()

@@ -1,8 +1,12 @@
 """Jobs that are sent twice: which of them carry the same key, and whether they are the same."""
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
+
+from pydantic import Field
 
 from qwen_image_daemon.spool.durable import write_durably
 from qwen_image_daemon.spool.records import OutcomeStatus, Record
@@ -20,6 +24,13 @@ class _Sent(Record):
 
     job_id: str
     content: str
+    jobs: dict[str, str] = Field(default_factory=dict)
+    """Of a batch: the ids of its jobs by their numbers in the file."""
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """Give the ids of all jobs that were sent with the key."""
+        return tuple(self.jobs.values()) or (self.job_id,)
 
 
 class Repeats:
@@ -34,27 +45,56 @@ class Repeats:
 
         Raises SameIdOtherContent.
         """
+        sent = self._sent(key)
+        if sent is None:
+            return None
+        standing = next((job_id for job_id in sent.ids if self._stands(job_id)), None)
+        if standing is not None and (sent.content != content or sent.jobs):
+            raise SameIdOtherContent(standing)
+        return standing
+
+    def find_batch(self, key: str, content: str) -> Mapping[int, str]:
+        """Give the ids of the earlier jobs of a batch by their numbers, without those that may run again.
+
+        Raises SameIdOtherContent.
+        """
+        sent = self._sent(key)
+        if sent is None:
+            return {}
+        standing = {number: job_id for number, job_id in sent.jobs.items() if self._stands(job_id)}
+        other = next(iter(standing.values()), None) or (sent.job_id if self._stands(sent.job_id) else None)
+        if other is not None and (sent.content != content or not sent.jobs):
+            raise SameIdOtherContent(other)
+        return {int(number): job_id for number, job_id in standing.items()}
+
+    def remember(
+        self, key: str, content: str, job_id: str, jobs: Mapping[int, str] = MappingProxyType({})
+    ) -> None:
+        """Note a job's key, on the disk when this returns; before the job itself is committed.
+
+        For a batch, `jobs` has the id of each of its jobs by its number in the file.
+        """
+        self._folder.mkdir(exist_ok=True)
+        sent = _Sent(job_id=job_id, content=content, jobs={str(number): one for number, one in jobs.items()})
+        write_durably(self._file(key), sent.to_bytes())
+
+    def _sent(self, key: str) -> _Sent | None:
         try:
-            sent = _Sent.model_validate_json(self._file(key).read_bytes())
+            return _Sent.model_validate_json(self._file(key).read_bytes())
         except (FileNotFoundError, ValueError):
             return None
-        entry = self._spool.find(sent.job_id)
-        if entry is None or (entry.is_concluded() and entry.outcome().status in _MAY_BE_SENT_AGAIN):
-            return None
-        if sent.content != content:
-            raise SameIdOtherContent(sent.job_id)
-        return sent.job_id
 
-    def remember(self, key: str, content: str, job_id: str) -> None:
-        """Note a job's key, on the disk when this returns; before the job itself is committed."""
-        self._folder.mkdir(exist_ok=True)
-        write_durably(self._file(key), _Sent(job_id=job_id, content=content).to_bytes())
+    def _stands(self, job_id: str) -> bool:
+        """Say whether a job is known, and has not ended so that it may be sent again."""
+        entry = self._spool.find(job_id)
+        return entry is not None and not (entry.is_concluded() and entry.outcome().status in _MAY_BE_SENT_AGAIN)
 
     def forget_all_but_known(self) -> None:
         """Delete the keys of jobs that the spool has forgotten."""
         for file in self._folder.glob("*.json"):
             try:
-                known = self._spool.find(_Sent.model_validate_json(file.read_bytes()).job_id) is not None
+                sent = _Sent.model_validate_json(file.read_bytes())
+                known = any(self._spool.find(job_id) is not None for job_id in sent.ids)
             except (FileNotFoundError, ValueError):
                 known = False
             if not known:
