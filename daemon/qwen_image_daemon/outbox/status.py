@@ -30,6 +30,8 @@ class QueueItem(Record):
     received_at: datetime
     started_at: datetime | None = None
     """When its first attempt began; None where none did."""
+    not_before: datetime | None = None
+    """The moment before which it is not begun, as its author wrote it; None where it may begin at once."""
 
 
 class Counts(Record):
