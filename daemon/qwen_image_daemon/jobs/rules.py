@@ -128,8 +128,13 @@ def _unable(settings: Settings, catalogue: Catalogue) -> Fault:
         )
         cure = f"The models are: {abilities}."
     if named is None:
-        return Fault(("task",), f"none of this daemon's models does {settings.task} jobs.", cure)
+        # Where the task is not stated, it is told by what the job names.
+        telling = next((key for key in ("task", *_TELLING) if key in settings.fine), "task")
+        return Fault((telling,), f"none of this daemon's models does {settings.task} jobs.", cure)
     return Fault(("model",), f"{quoted(named)} does no {settings.task} jobs.", cure)
+
+
+_TELLING = ("control_image", "layers", "images", "mask", "image")
 
 
 def _tasks(family: Family) -> str:
@@ -371,7 +376,13 @@ def loras_are_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]
     known = catalogue.loras() if loras else {}
     for place, lora in enumerate(loras):
         name = lora["name"]
-        if name not in known:
+        stem = name.rpartition("/")[2].removesuffix(".safetensors")
+        if name not in known and name != stem:
+            what = "a LoRA is named without folder and .safetensors."
+            yield Fault(
+                ("loras", place), what, f"Write {quoted(stem)}, with the file in the daemon's lora_folder."
+            )
+        elif name not in known:
             cure = _other_names(name, known, "LoRAs", "It has none: put .safetensors files into its lora_folder.")
             yield Fault(("loras", place), f"{quoted(name)} is none of this daemon's LoRAs.", cure)
 

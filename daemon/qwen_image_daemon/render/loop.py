@@ -149,8 +149,10 @@ class _RenderLoop:
             self._rest(trouble)
         else:
             later = _for_later(jobs)
-            note = f"Jobs for later: {len(later)}, the first at {later[0].isoformat(sep=' ')}." if later else None
-            self._idle("idle", note)
+            self._idle(
+                "idle",
+                f"Jobs for later: {len(later)}, the first at {later[0].isoformat(sep=' ')}." if later else None,
+            )
 
     def _idle(self, activity: Activity, note: str | None) -> None:
         now = {"activity": activity, "current": None, "note": note, "trouble": None}
