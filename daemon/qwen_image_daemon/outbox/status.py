@@ -30,6 +30,9 @@ class QueueItem(Record):
     received_at: datetime
     started_at: datetime | None = None
     """When its first attempt began; None where none did."""
+    batch: str | None = None
+    """The name and id of the batch that it is one job of, as the folder of its results is called; None where it is
+    by itself."""
 
 
 class Counts(Record):

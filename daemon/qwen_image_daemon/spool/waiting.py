@@ -34,6 +34,8 @@ class WaitingJob:
     received_at: datetime
     started_at: datetime | None
     """When its first attempt began; None where none did."""
+    batch: str | None = None
+    """The batch that it is one job of."""
 
     @classmethod
     def of(cls, entry: Entry) -> "WaitingJob":
@@ -51,6 +53,7 @@ class WaitingJob:
             images=parameters.num_images,
             received_at=record.received_at,
             started_at=entry.first_attempt_at() if was_begun else None,
+            batch=record.group,
         )
 
 
