@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """What one file with many jobs costs the take-in: from the file in the inbox to all its jobs in the queue.
 
-`--jobs 1000` jobs come from one sweep; `--folder` chooses the disk. Everything is synced as in the daemon. The same
-number of files with one job each is taken in for comparison, where `--single` is given.
+`--jobs 1000` jobs come from one sweep; `--folder` chooses the disk. Everything is synced as in the daemon. With
+`--single`, the same number of files with one job each is taken in for comparison.
 """
 
 import argparse
@@ -30,12 +30,15 @@ def main() -> None:
     batch = f'prompt = "a red circle on a blue background"\n{SMALL}[matrix]\nseed = [{seeds}]\n'
     print(f"one file: {_timed(arguments.folder, {'sweep': batch}, arguments.jobs)}")
     if arguments.single:
-        jobs = {f"job{number}": f'prompt = "a red circle"\nseed = {number}\n{SMALL}' for number in range(arguments.jobs)}
+        jobs = {
+            f"job{number}": f'prompt = "a red circle"\nseed = {number}\n{SMALL}'
+            for number in range(arguments.jobs)
+        }
         print(f"as many files: {_timed(arguments.folder, jobs, arguments.jobs)}")
 
 
 def _silent(*_: object) -> structlog.PrintLogger:
-    return structlog.PrintLogger(Path("/dev/null").open("w", encoding="utf-8"))  # noqa: SIM115  for the whole run
+    return structlog.PrintLogger(Path("/dev/null").open("w", encoding="utf-8"))
 
 
 def _timed(where: Path | None, files: dict[str, str], jobs: int) -> str:

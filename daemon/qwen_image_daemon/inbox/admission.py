@@ -22,9 +22,10 @@ from qwen_image_daemon.inbox.verdicts import (
     Pictures,
     complaint,
     content_of,
+    decisive_size,
     other_content,
     seed_by_lot,
-    undrawable,
+    unfit_together,
 )
 from qwen_image_daemon.jobs.batches import Batch
 from qwen_image_daemon.jobs.families import Size
@@ -190,9 +191,9 @@ class Admission:
         if isinstance(job, Batch):
             return self._commit_batch(entry, record, job, pictures)
         problems = (*(job.problems if isinstance(job, Rejection) else ()), *pictures.unfit.values())
-        if not isinstance(job, Rejection):
+        if not isinstance(job, Rejection) and not problems:
             where = PurePosixPath(record.source.path).name
-            problems = (*problems, *undrawable(job, where, pictures.sizes, self._catalogue))
+            problems = unfit_together(job, where, entry, pictures, self._catalogue)
         if isinstance(job, Rejection) or problems:
             return self._refuse(entry, record, problems)
         requested = record.model_copy(update={"requested": job})
@@ -206,9 +207,7 @@ class Admission:
                 outcome = Outcome(status="duplicate", finished_at=self._clock(), earlier=earlier)
                 return self._spool.commit(entry, requested, outcome)
             self._repeats.remember(job.id, content_of(record), entry.id)
-        effective = resolve(
-            job, self._catalogue, seed=seed_by_lot(), source=next(iter(pictures.sizes.values()), None)
-        )
+        effective = resolve(job, self._catalogue, seed=seed_by_lot(), source=decisive_size(job, pictures.sizes))
         # Logged first: once committed, the entry and its log are the next loop's.
         log.info("job.accepted", file=record.source.path, images=job.num_images, task=job.task)
         return self._spool.commit(entry, requested.model_copy(update={"effective": effective}))

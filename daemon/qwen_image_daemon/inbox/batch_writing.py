@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -10,14 +10,21 @@ from typing import Final
 
 import structlog
 
-from qwen_image_daemon.inbox.verdicts import Pictures, content_of, other_content, seed_by_lot, undrawable
+from qwen_image_daemon.inbox.verdicts import (
+    Pictures,
+    content_of,
+    decisive_size,
+    other_content,
+    seed_by_lot,
+    unfit_together,
+)
 from qwen_image_daemon.jobs.batches import Batch, BatchedJob, job_text, numbered
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.families import Size
-from qwen_image_daemon.jobs.models import source_images
+from qwen_image_daemon.jobs.models import source_images, source_paths
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Problem
-from qwen_image_daemon.jobs.resolution import resolve
+from qwen_image_daemon.jobs.resolution import resolve, takes_the_sources_shape, wants_source_size
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.records import BatchPlace, FileRecord, JobRecord, Outcome, ProblemRecord
 from qwen_image_daemon.spool.repeats import Repeats, SameIdOtherContent
@@ -54,7 +61,7 @@ class BatchWriting:
 
         Raises BatchRefused, before anything is remembered; OSError.
         """
-        batch = self._without_bad_pictures(record, batch, pictures)
+        batch = self._without_bad_pictures(entry, record, batch, pictures)
         originals = tuple(_recorded(path) for path in entry.dropped_files())
         place = BatchPlace(id=entry.id, name=record.name, key=batch.id, files=originals)
         whole = _Whole(entry, record, place, pictures.sizes, _Sent(self.repeats, record, place, batch))
@@ -67,16 +74,27 @@ class BatchWriting:
         log.info("batch.accepted", file=record.source.path, jobs=len(batch.jobs), left_out=len(batch.left_out))
         return len(batch.jobs) + bool(batch.problems)
 
-    def _without_bad_pictures(self, record: JobRecord, batch: Batch, pictures: Pictures) -> Batch:
+    def _without_bad_pictures(self, entry: Entry, record: JobRecord, batch: Batch, pictures: Pictures) -> Batch:
         """Leave out the jobs whose pictures cannot be used. Raises BatchRefused where all or none count."""
         file = PurePosixPath(record.source.path).name
         good: list[BatchedJob] = []
         left_out = list(batch.left_out)
         problems: dict[Problem, None] = {}
+        looked_at: dict[Hashable, tuple[Problem, ...]] = {}
         for job in batch.jobs:
             where = f"{file}, job {job.origin.index} of {job.origin.of}"
-            unfit = [pictures.unfit[name] for name in source_images(job.job) if name in pictures.unfit]
-            found = [*unfit, *undrawable(job.job, where, pictures.sizes, self.catalogue)]
+            found = tuple(pictures.unfit[name] for name in source_paths(job.job) if name in pictures.unfit)
+            if not found:
+                # Looked at once for all jobs that read the same pictures in the same way.
+                key = (
+                    source_images(job.job),
+                    job.job.model,
+                    wants_source_size(job.job),
+                    takes_the_sources_shape(job.job),
+                )
+                if key not in looked_at:
+                    looked_at[key] = unfit_together(job.job, where, entry, pictures, self.catalogue)
+                found = looked_at[key]
             problems |= dict.fromkeys(found)
             if found:
                 left_out.append(job.values)
@@ -87,7 +105,7 @@ class BatchWriting:
         return replace(batch, jobs=tuple(good), problems=(*batch.problems, *problems), left_out=tuple(left_out))
 
     def _write_job(self, whole: "_Whole", number: int, job: BatchedJob) -> None:
-        names = source_images(job.job)
+        names = source_paths(job.job)
         own = self._begin(whole, number, names)
         (own.folder / DROPPED / f"{_file_stem(whole.record, job)}.json").write_bytes(job.text)
         title = numbered(whole.record.name, job.origin.index, job.origin.of, _STEM_CHARACTERS)
@@ -106,7 +124,7 @@ class BatchWriting:
                 outcome = Outcome(status="duplicate", finished_at=self.clock(), earlier=earlier)
                 (own.folder / OUTCOME).write_bytes(outcome.to_bytes())
             else:
-                size = next((whole.sizes[name] for name in names), None)
+                size = decisive_size(job.job, whole.sizes)
                 effective = resolve(job.job, self.catalogue, seed=seed_by_lot(), source=size)
                 record = record.model_copy(update={"effective": effective})
                 log.info("job.accepted", file=source, images=job.job.num_images, task=job.job.task)
@@ -200,7 +218,7 @@ class _Sent:
 
 def _content_of(job: BatchedJob, record: JobRecord) -> str:
     """Give one hash over what one job of a batch asks for, whichever file it came in."""
-    names = source_images(job.job)
+    names = source_paths(job.job)
     hashes = (hashlib.sha256(job.text).hexdigest(), *(file.sha256 for file in record.inputs if file.path in names))
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 

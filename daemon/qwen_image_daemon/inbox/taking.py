@@ -21,7 +21,7 @@ from qwen_image_daemon.inbox.settling import Settling
 from qwen_image_daemon.inbox.spellings import spellings
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
 from qwen_image_daemon.jobs.batches import Batch, PromptList, WantsList
-from qwen_image_daemon.jobs.models import AnyJob, source_images
+from qwen_image_daemon.jobs.models import AnyJob, source_paths
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.paths import fault_of_image_path
 from qwen_image_daemon.jobs.problems import Problem, Rejection
@@ -259,7 +259,7 @@ class TakeIn:
 def _named_pictures(job: AnyJob | Batch) -> tuple[str, ...]:
     """Give the names of all pictures that a drop reads, each once."""
     jobs = [batched.job for batched in job.jobs] if isinstance(job, Batch) else [job]
-    return tuple(dict.fromkeys(name for one in jobs for name in source_images(one)))
+    return tuple(dict.fromkeys(name for one in jobs for name in source_paths(one)))
 
 
 def _picture_of_recipe(drop: Drop) -> RecipePicture:

@@ -6,15 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from qwen_image_daemon.inbox.pictures import UnfitPicture
+from qwen_image_daemon.inbox.pictures import UnfitPicture, fault_of_mask, fault_of_transparency
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import Size
-from qwen_image_daemon.jobs.models import AnyJob, source_images
-from qwen_image_daemon.jobs.problems import Problem
-from qwen_image_daemon.jobs.resolution import wants_source_size
-from qwen_image_daemon.jobs.source_sizes import fault_of_source_size
+from qwen_image_daemon.jobs.families import Family, Size
+from qwen_image_daemon.jobs.models import AnyJob, InpaintJob, source_images
+from qwen_image_daemon.jobs.problems import KeyPath, Problem
+from qwen_image_daemon.jobs.quoting import key_name
+from qwen_image_daemon.jobs.resolution import takes_the_sources_shape, wants_source_size
+from qwen_image_daemon.jobs.source_sizes import fault_of_mask_size, fault_of_shape, fault_of_source_size
 from qwen_image_daemon.spool.records import JobRecord
 from qwen_image_daemon.spool.repeats import SameIdOtherContent
+from qwen_image_daemon.spool.spool import Entry
 
 MAX_SEED_BY_LOT = 2**31
 """Seeds drawn by lot stay short enough to be typed again."""
@@ -41,19 +43,44 @@ def content_of(record: JobRecord, *more: str) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
+def decisive_size(job: AnyJob, sizes: Mapping[str, Size]) -> Size | None:
+    """Give the size of the picture that a job's own size may be taken from; None where it reads none."""
+    images = source_images(job)
+    return sizes[images[0].path] if images else None
+
+
 def complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
     """Say what is wrong with a picture."""
     return Problem(where=f"{PurePosixPath(path).name}: {picture}", what=str(unfit), fix=unfit.fix)
 
 
-def undrawable(job: AnyJob, where: str, sizes: Mapping[str, Size], catalogue: Catalogue) -> Iterator[Problem]:
-    """Complain, at `where`, about sources whose own size is wanted, and cannot be drawn."""
-    if not wants_source_size(job):
+def unfit_together(
+    job: AnyJob, where: str, entry: Entry, pictures: Pictures, catalogue: Catalogue
+) -> tuple[Problem, ...]:
+    """Complain, at `where`, about pictures of which each is fine, and which do not do for this job."""
+    faults = [*_faults_of_size(job, pictures.sizes, catalogue.families[catalogue.model_of(job)])]
+    for image in source_images(job):
+        if image.role == "mask":
+            fault = fault_of_mask(entry.input_path(image.path))
+            faults += [(image.setting, *fault)] if fault is not None else []
+    if isinstance(job, InpaintJob) and job.mask is None:
+        fault = fault_of_transparency(entry.input_path(job.image))
+        faults += [(("mask",), *fault)] if fault is not None else []
+    return tuple(Problem(f"{where}: {key_name(setting)}", what, fix) for setting, what, fix in faults)
+
+
+def _faults_of_size(job: AnyJob, sizes: Mapping[str, Size], family: Family) -> Iterator[tuple[KeyPath, str, str]]:
+    images = source_images(job)
+    if not images:
         return
-    for name in source_images(job):
-        fault = fault_of_source_size(sizes[name], catalogue.family_of(job.model)) if name in sizes else None
-        if fault is not None:
-            yield Problem(f"{where}: size", *fault)
+    decisive = sizes[images[0].path]
+    if wants_source_size(job) and (fault := fault_of_source_size(decisive, family)) is not None:
+        yield ("size",), *fault
+    if takes_the_sources_shape(job) and (fault := fault_of_shape(decisive)) is not None:
+        yield images[0].setting, *fault
+    for image in images:
+        if image.role == "mask" and (fault := fault_of_mask_size(sizes[image.path], decisive)) is not None:
+            yield image.setting, *fault
 
 
 def other_content(record: JobRecord, other: SameIdOtherContent) -> Problem:

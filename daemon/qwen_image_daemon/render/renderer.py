@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Literal, Protocol, Self
 from PIL.Image import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
-from qwen_image_daemon.jobs.models import Task
+from qwen_image_daemon.jobs.tasks import Task
 
 Remedy = Literal["permanent", "retry", "surroundings", "replace"]
 Stage = Literal["encode", "denoise", "decode"]
