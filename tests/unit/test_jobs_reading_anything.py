@@ -21,7 +21,8 @@ from qwen_image_daemon.jobs.models import ImageToImageJob, TextToImageJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Rejection
 from qwen_image_daemon.jobs.quoting import is_control
-from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_text_of_recipe, read_job, read_recipe
+from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_file_of_recipe, read_job, read_recipe
+from qwen_image_daemon.jobs.recipes import RecipePicture
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.jobs.schema import job_schema
 from qwen_image_daemon.jobs.styles import STYLES
@@ -244,12 +245,14 @@ def test_a_recipe_that_nobody_would_write_is_refused_or_is_the_job_that_it_is_wr
     dropped: Dropped, picture: str
 ) -> None:
     suffix, content = dropped
-    job = read_recipe(content, f"recipe{suffix}", CATALOGUE, picture)
+    dropped_picture = RecipePicture(picture, picture.rpartition(".")[0], "a/b")
+    job = read_recipe(content, f"recipe{suffix}", CATALOGUE, dropped_picture)
     if isinstance(job, Rejection):
         assert job.problems
         return
-    written = job_text_of_recipe(content, f"recipe{suffix}", picture)
-    assert read_job(written, f"job{suffix}", CATALOGUE) == job
+    assert isinstance(job, TextToImageJob | ImageToImageJob)
+    written_suffix, written = job_file_of_recipe(content, f"recipe{suffix}", dropped_picture)
+    assert read_job(written, f"job{written_suffix}", CATALOGUE) == job
 
 
 @pytest.mark.fuzz

@@ -96,7 +96,6 @@ class BatchWriting:
         names = source_paths(job.job)
         own = self._begin(whole, number, names)
         (own.folder / DROPPED / f"{_file_stem(whole.record, job)}.json").write_bytes(job.text)
-        _link(whole.entry.folder / DROPPED, own.folder / ORIGINALS, [file.path for file in whole.place.files])
         title = numbered(whole.record.name, job.origin.index, job.origin.of, _STEM_CHARACTERS)
         record = whole.record_of(own, number, names).model_copy(
             update={
@@ -138,8 +137,9 @@ class BatchWriting:
         (own.folder / JOB).write_bytes(record.to_bytes())
 
     def _begin(self, whole: "_Whole", number: int, pictures: Sequence[str]) -> Entry:
-        """Open the entry of one job, with its share of the pictures."""
+        """Open the entry of one job, with its share of the pictures and of what was dropped."""
         own = self.spool.begin_in_batch(whole.entry, number, whole.record.received_at)
+        _link(whole.entry.folder / DROPPED, own.folder / ORIGINALS, [file.path for file in whole.place.files])
         _link(whole.entry.folder / INPUTS, own.folder / INPUTS, pictures)
         return own
 

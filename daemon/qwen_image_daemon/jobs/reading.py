@@ -13,7 +13,7 @@ from qwen_image_daemon.jobs.models import AnyJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES, Document, parse
 from qwen_image_daemon.jobs.problems import Fault, KeyPath, Problem, Rejection
 from qwen_image_daemon.jobs.quoting import escaped, key_name
-from qwen_image_daemon.jobs.recipes import RecipePicture, filled_in, uses_variables
+from qwen_image_daemon.jobs.recipes import RecipePicture, filled_in, picture_setting, uses_variables
 
 MAX_RECIPE_BYTES = MAX_JOB_BYTES - 4 * 1024
 """A recipe becomes a job file, with its picture's name in it, which must be one that can be sent again."""
@@ -24,6 +24,10 @@ _NOT_IN_RECIPES = {
     "image": (
         "a recipe names no picture.",
         "Take it out: each picture that is dropped beside the recipe is drawn.",
+    ),
+    "control_image": (
+        "a recipe names no picture.",
+        "Take it out: each picture that is dropped beside the recipe controls a job.",
     ),
     "id": ("a recipe has no id, for it is many jobs.", "Take it out."),
 }
@@ -99,11 +103,12 @@ def job_file_of_recipe(content: bytes, filename: str, picture: RecipePicture) ->
     document = parse(content, filename)
     if isinstance(document, Problem):
         raise ValueError(str(document))  # noqa: TRY004  a caller's mistake, not a wrong type
+    named = picture_setting(document.values)
     if document.syntax == "json" or uses_variables(document.values, picture):
         filled = filled_in(document.values, picture)
-        return ".json", job_text({"image": filled.pop("image"), **filled})
+        return ".json", job_text({named: filled.pop(named), **filled})
     # TOML's basic strings know all of JSON's escapes.
-    return ".toml", f"image = {json.dumps(picture.name, ensure_ascii=False)}\n{document.text}".encode()
+    return ".toml", f"{named} = {json.dumps(picture.name, ensure_ascii=False)}\n{document.text}".encode()
 
 
 def _checked(document: Document, filename: str, catalogue: Catalogue) -> AnyJob | Rejection:

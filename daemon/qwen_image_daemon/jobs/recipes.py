@@ -30,7 +30,7 @@ def filled_in(values: Mapping[str, Any], picture: RecipePicture) -> dict[str, An
 
     Other braces stay as they are, and what is filled in is not looked at again, whatever a file is called.
     """
-    filled = {**values, "image": picture.name}
+    filled = {**values, picture_setting(values): picture.name}
     for key in ("prompt", "negative_prompt"):
         if isinstance(text := values.get(key), str):
             filled[key] = _with(text, picture.file, picture.folder)
@@ -43,7 +43,16 @@ def filled_in(values: Mapping[str, Any], picture: RecipePicture) -> dict[str, An
 
 def uses_variables(values: Mapping[str, Any], picture: RecipePicture) -> bool:
     """Say whether a recipe's words ask for the picture's name or folder."""
-    return filled_in(values, picture) != {**values, "image": picture.name}
+    return filled_in(values, picture) != {**values, picture_setting(values): picture.name}
+
+
+def picture_setting(values: Mapping[str, Any]) -> str:
+    """Say which setting of a recipe's jobs names the dropped picture: what it is to them."""
+    controls = values.get("task") == "controlnet" or any(key in values for key in _OF_CONTROLNETS)
+    return "control_image" if controls else "image"
+
+
+_OF_CONTROLNETS: Final = ("controlnet", "control_scale", "control_start", "control_end")
 
 
 def _with(text: str, file: str, folder: str) -> str:

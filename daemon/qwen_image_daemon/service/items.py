@@ -78,6 +78,7 @@ def queued_item(job: WaitingJob) -> QueueItem:
         received_at=job.received_at,
         started_at=job.started_at,
         not_before=job.not_before,
+        batch=job.batch,
     )
 
 
@@ -91,6 +92,7 @@ def _item(record: JobRecord, status: QueueStatus, started_at: datetime | None) -
         received_at=record.received_at,
         started_at=started_at,
         not_before=record.not_before,
+        batch=record.group,
     )
 
 

@@ -34,6 +34,8 @@ class WaitingJob:
     received_at: datetime
     started_at: datetime | None
     """When its first attempt began; None where none did."""
+    batch: str | None = None
+    """The batch that it is one job of."""
     not_before: datetime | None = None
     """Its author wants it to be begun no sooner. It keeps its place, and others go first until then."""
 
@@ -58,6 +60,7 @@ class WaitingJob:
             received_at=record.received_at,
             started_at=entry.first_attempt_at() if was_begun else None,
             not_before=record.not_before,
+            batch=record.group,
         )
 
 
