@@ -315,9 +315,10 @@ def the_control_lasts(settings: Settings) -> Iterator[Fault]:
 
 
 def a_mask_is_there_to_preserve(settings: Settings) -> Iterator[Fault]:
-    """Refuse to preserve what is not masked where nothing is masked."""
+    """Refuse to give up what is not masked where nothing is masked. To preserve it is the default, and
+    harmless."""
     unmasked = settings.task in {"edit", "controlnet"} and not settings.get("mask")
-    if unmasked and "preserve_unmasked" in settings.fine and ("mask",) not in settings.refused:
+    if unmasked and settings.get("preserve_unmasked") is False and ("mask",) not in settings.refused:
         yield Fault(("preserve_unmasked",), "it has no effect without a mask.", "Name a mask, or take it out.")
 
 
