@@ -34,7 +34,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session")
 def tiny_family(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give what gives the folder of a family's checkpoint: the real classes, 1 MB of random weights. Only to be read."""
+    """Give what gives a family's checkpoint: a folder with real classes, random weights. Only to be read."""
     run = tmp_path_factory.getbasetemp()
     # Under xdist each worker has a folder of its own in the run's.
     shared = run.parent if "PYTEST_XDIST_WORKER" in os.environ else run

@@ -1,8 +1,8 @@
 """torchvision beside a CPU build of torch: for tests only.
 
 The package index has torchvision for CUDA alone. Its operators cannot be loaded here and are not needed; but it
-looks for two of them when it is imported, and their declaration is enough. It lies in a folder of its own that only
-the tests look into: everybody else would find it broken.
+looks for two of them when it is imported, and their declaration is enough. It lies in a folder of its own that
+only the tests look into: everybody else would find it broken.
 """
 
 import sys
@@ -26,7 +26,10 @@ class _Finder(MetaPathFinder):
         self._declared: object = None
 
     def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002  the signature is Python's
+        target: ModuleType | None = None,
     ) -> ModuleSpec | None:
         if fullname != "torchvision":
             return None
