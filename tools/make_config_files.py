@@ -19,12 +19,37 @@ from qwen_image_daemon.jobs.schema import job_schema
 from qwen_image_daemon.jobs.styles import STYLES
 from qwen_image_daemon.outbox.results import JobResult
 from qwen_image_daemon.outbox.status import DaemonStatus
-from qwen_image_daemon.settings import ModelSettings, Settings, StyleSettings
+from qwen_image_daemon.settings import ControlNetSettings, LoraSettings, ModelSettings, Settings, StyleSettings
 
 CONFIG = Path(__file__).resolve().parent.parent / "config"
 DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
 WIDTH = 110
-EXAMPLE_STYLE = {"en": "A watercolour of {prompt}, soft washes", "zh": "{prompt}，水彩画，柔和晕染"}  # noqa: RUF001
+EXAMPLES: dict[str, tuple[type[BaseModel], str, str, dict[str, Any]]] = {
+    "styles": (
+        StyleSettings,
+        "watercolour",
+        f" Ours are: {', '.join(STYLES)}.",
+        {"en": "A watercolour of {prompt}, soft washes", "zh": "{prompt}，水彩画，柔和晕染"},  # noqa: RUF001
+    ),
+    "loras": (
+        LoraSettings,
+        "lightning",
+        "",
+        {"file": "Qwen-Image-Lightning-8steps-V2.0.safetensors", "distilled_steps": 8, "family": "qwen-image"},
+    ),
+    "controlnets": (
+        ControlNetSettings,
+        "union",
+        "",
+        {
+            "family": "qwen-image",
+            "source": "InstantX/Qwen-Image-ControlNet-Union",
+            "revision": "main",
+            "kind": "union",
+        },
+    ),
+}
+"""Tables that are empty by default: the model of an entry, a name, what else is to be said, and example values."""
 
 HEAD = """\
 Settings of qwen-image-daemon. Every key is here with its default: change a value, or delete what you do not need.
@@ -41,8 +66,8 @@ def settings_file() -> str:
         value = field.get_default(call_default_factory=True, validated_data={})
         if key == "models":
             tables += [(f"models.{name}", model) for name, model in value.items()]
-        elif key == "styles":
-            blocks.append(_style_entry())
+        elif key in EXAMPLES:
+            blocks.append(_example_entry(key))
         elif isinstance(value, BaseModel):
             tables.append((key, value))
         else:
@@ -55,16 +80,15 @@ def settings_file() -> str:
     return "\n".join(blocks) + "\n"
 
 
-def _style_entry() -> str:
-    """Show, commented out, what a style of one's own looks like."""
-    fields = StyleSettings.model_fields.items()
+def _example_entry(table: str) -> str:
+    """Show, commented out, what an entry of one's own looks like."""
+    model, name, more, example = EXAMPLES[table]
     lines = [
-        f"{_comment(field.description or '')}\n# {key} = {_toml(EXAMPLE_STYLE[key])}" for key, field in fields
+        f"{_comment(field.description or '')}\n# {key} = {_toml(example[key])}"
+        for key, field in model.model_fields.items()
     ]
-    what = (
-        f"{StyleSettings.__doc__} Ours are: {', '.join(STYLES)}. Add as many tables [styles.NAME] as are needed."
-    )
-    return "\n".join([f"\n{_comment(what)}", "# [styles.watercolour]", *lines])
+    what = f"{model.__doc__}{more} Add as many tables [{table}.NAME] as are needed."
+    return "\n".join([f"\n{_comment(what)}", f"# [{table}.{name}]", *lines])
 
 
 def _entry(key: str, field: FieldInfo, value: Any) -> str:
@@ -78,7 +102,7 @@ def _toml(value: Any) -> str:
 
 
 def _comment(text: str) -> str:
-    lines = textwrap.wrap(" ".join(text.split()), WIDTH - 2)
+    lines = textwrap.wrap(" ".join(text.split()), WIDTH - 2, break_on_hyphens=False)
     return "\n".join(f"# {line}" for line in lines)
 
 

@@ -18,10 +18,11 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
-from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import FAMILIES, FamilyName
+from qwen_image_daemon.jobs.catalogue import Catalogue, ControlNet, ControlNetKind, LicensePolicy, Lora
+from qwen_image_daemon.jobs.families import FAMILIES, DistilledSteps, FamilyName
 from qwen_image_daemon.jobs.quoting import is_control
 from qwen_image_daemon.jobs.styles import MAX_STYLE_NAME_CHARACTERS, STYLES, Style, fault_of_template
+from qwen_image_daemon.lora_folder import SUFFIX, LoraFolder, NamedLora
 
 Precision = Literal["bfloat16", "float16", "float32"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -43,7 +44,9 @@ class ModelSettings(Section):
     """One model that jobs may name."""
 
     family: FamilyName = "qwen-image"
-    """Architecture: which sizes and defaults apply. qwen-image or demo."""
+    """Architecture: which tasks, sizes and defaults apply. qwen-image (Qwen-Image, Qwen-Image-2512),
+    qwen-image-edit, qwen-image-edit-plus (Qwen-Image-Edit-2509, 2511), qwen-image-layered, qwen-image-2.1,
+    qwen-image-2.1-turbo or demo."""
     source: Annotated[str, Field(min_length=1)]
     """Checkpoint folder (a relative one begins with ./), hub name (owner/name), or embedded: the small demo model
     that the daemon brings along (family demo). Never taken from a job."""
@@ -55,8 +58,48 @@ class ModelSettings(Section):
         """Give the checkpoint's folder, or None where `source` is a hub name: owner/name."""
         if self.source == EMBEDDED:
             return Path(__file__).resolve().parent / "demo_model"
-        is_hub_name = self.source.count("/") == 1 and not self.source.startswith(("/", ".", "~"))
-        return None if is_hub_name else Path(self.source).expanduser()
+        return _folder_of(self.source)
+
+
+def _folder_of(source: str) -> Path | None:
+    is_hub_name = source.count("/") == 1 and not source.startswith(("/", ".", "~"))
+    return None if is_hub_name else Path(source).expanduser()
+
+
+class ControlNetSettings(Section):
+    """One ControlNet that jobs may name."""
+
+    family: FamilyName = "qwen-image"
+    """For models of which family it is made."""
+    source: Annotated[str, Field(min_length=1)]
+    """Checkpoint folder (a relative one begins with ./) or hub name (owner/name). Never taken from a job."""
+    revision: str | None = None
+    """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself."""
+    kind: ControlNetKind = "union"
+    """union: follows edges, depth, poses and the like. inpaint: redraws the masked part of a picture."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Give the checkpoint's folder, or None where `source` is a hub name: owner/name."""
+        return _folder_of(self.source)
+
+
+def _file_name(name: str) -> str:
+    if "/" in name or name.startswith(".") or not name.endswith(SUFFIX):
+        raise ValueError(f"it is the name of a file in lora_folder, and ends in {SUFFIX}")
+    return name
+
+
+class LoraSettings(Section):
+    """What is to be known of a LoRA in the folder. Files need no entry; distilled ones (Lightning) do."""
+
+    file: Annotated[str, AfterValidator(_file_name)]
+    """Its file's name in lora_folder."""
+    distilled_steps: DistilledSteps | None = None
+    """4 or 8 for Lightning LoRAs: jobs that use it then draw in so many steps, without guidance, on the
+    schedule that it wants. Left out for all others."""
+    family: FamilyName | None = None
+    """For models of which family it is made. Left out: jobs may try it with all."""
 
 
 def _usable(template: str) -> str:
@@ -147,6 +190,14 @@ class RenderSettings(Section):
     retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
     """A job that failed waits so long for its second try, and five times as long for each further one.
     Other jobs go on meanwhile."""
+    gate_black_level: Annotated[int, Field(ge=-1, le=255)] = 2
+    """A picture of which no level (0 to 255) is above this is black: it is drawn once more, and then fails. -1 lets
+    all pass."""
+    gate_flat_deviation: Annotated[float, Field(ge=0, le=128, allow_inf_nan=False)] = 0.5
+    """A picture whose levels deviate by less than this is one flat colour: likewise. 0 lets all pass."""
+    gate_unchanged_difference: Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)] = 0.5
+    """An edit that differs from its picture by less than so many levels on average changed nothing: likewise. 0
+    lets all pass."""
 
 
 class OutboxSettings(Section):
@@ -211,10 +262,22 @@ class Settings(BaseSettings):
     """Where results appear. May be on a share. `<root>/outbox` where it is left out."""
     default_model: str = "qwen-image"
     """The model of jobs that name none. One of [models.NAME], or demo: the small model that we bring along."""
+    lora_folder: Path | None = None
+    """Folder with the LoRAs that jobs may name: each .safetensors file by its name. `<root>/loras` where it is
+    left out."""
+    license_policy: LicensePolicy = "label"
+    """What becomes of jobs for models whose licence is said to forbid commercial use (Qwen-Image 2.1). label:
+    they are drawn, and the result says so. refuse: they are refused."""
     models: Annotated[dict[str, ModelSettings], Field(min_length=1)] = Field(default_factory=_default_models)
     """The models that jobs may name."""
     styles: dict[StyleName, StyleSettings] = Field(default_factory=dict)
     """The styles that jobs may name, besides those that we bring along."""
+    loras: dict[Annotated[str, Field(min_length=1, max_length=80)], LoraSettings] = Field(default_factory=dict)
+    """What is to be known of LoRAs in the folder."""
+    controlnets: dict[Annotated[str, Field(min_length=1, max_length=80)], ControlNetSettings] = Field(
+        default_factory=dict
+    )
+    """The ControlNets that jobs may name."""
     inbox: InboxSettings = InboxSettings()
     spool: SpoolSettings = SpoolSettings()
     render: RenderSettings = RenderSettings()
@@ -250,10 +313,27 @@ class Settings(BaseSettings):
 
     @property
     def catalogue(self) -> Catalogue:
-        """Say which models and styles jobs may name."""
+        """Say which models, ControlNets, LoRAs and styles jobs may name."""
         families = {name: FAMILIES[model.family] for name, model in self.models.items()}
         own = {name: Style(en=style.en, zh=style.zh) for name, style in self.styles.items()}
-        return Catalogue(families=families, default=self.default_model, styles={**STYLES, **own})
+        return Catalogue(
+            families=families,
+            default=self.default_model,
+            styles={**STYLES, **own},
+            loras=self.lora_shelf,
+            controlnets={name: ControlNet(net.family, net.kind) for name, net in self.controlnets.items()},
+            license_policy=self.license_policy,
+        )
+
+    @property
+    def lora_shelf(self) -> LoraFolder:
+        """Say where the LoRAs are, and what is known of them."""
+        folder = self.lora_folder or self.root / "loras"
+        named = {
+            name: NamedLora(entry.file, Lora(entry.family, entry.distilled_steps))
+            for name, entry in self.loras.items()
+        }
+        return LoraFolder(folder.expanduser().absolute(), named)
 
 
 class UnknownVariableError(ValueError):

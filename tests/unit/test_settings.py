@@ -114,7 +114,7 @@ def test_the_settings_file_that_is_shipped_says_the_defaults() -> None:
 
 def test_the_settings_file_that_is_shipped_shows_every_key() -> None:
     text = (REPOSITORY / "config" / "daemon.toml").read_text()
-    document = tomli.loads(re.sub(r"(?m)^# (\w+ = |\[styles\.)", r"\1", text))
+    document = tomli.loads(re.sub(r"(?m)^# (\w+ = |\[(?:styles|loras|controlnets)\.)", r"\1", text))
 
     def keys(value: Any) -> set[str]:
         nested = {

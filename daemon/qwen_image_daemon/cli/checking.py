@@ -9,6 +9,7 @@ from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.models import source_images
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Problem, Rejection
+from qwen_image_daemon.jobs.quoting import key_name
 from qwen_image_daemon.jobs.reading import read_job
 
 FINE, FAULTY = 0, 1
@@ -37,11 +38,13 @@ def _check(file: Path, catalogue: Catalogue) -> Rejection | None:
     job = read_job(content, file.name, catalogue)
     if isinstance(job, Rejection):
         return job
-    missing = [name for name in source_images(job) if not (file.parent / name).is_file()]
     problems = tuple(
         Problem(
-            f"{file.name}: image", f"{name} is not there.", "The daemon waits until it is dropped beside the job."
+            f"{file.name}: {key_name(image.setting)}",
+            f"{image.path} is not there.",
+            "The daemon waits until it is dropped beside the job.",
         )
-        for name in missing
+        for image in source_images(job)
+        if not (file.parent / image.path).is_file()
     )
     return Rejection(problems) if problems else None

@@ -3,7 +3,7 @@
 import hashlib
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -18,13 +18,14 @@ from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
 from qwen_image_daemon.inbox.names import kept_name, kept_path, printable
-from qwen_image_daemon.inbox.pictures import UnfitPicture, upright_size
+from qwen_image_daemon.inbox.pictures import UnfitPicture, fault_of_mask, fault_of_transparency, upright_size
 from qwen_image_daemon.jobs.families import Family, Size
-from qwen_image_daemon.jobs.models import AnyJob
+from qwen_image_daemon.jobs.models import AnyJob, InpaintJob, source_images
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
-from qwen_image_daemon.jobs.problems import Problem, Rejection
-from qwen_image_daemon.jobs.resolution import resolve, wants_source_size
-from qwen_image_daemon.jobs.source_sizes import fault_of_source_size
+from qwen_image_daemon.jobs.problems import KeyPath, Problem, Rejection
+from qwen_image_daemon.jobs.quoting import key_name
+from qwen_image_daemon.jobs.resolution import resolve, takes_the_sources_shape, wants_source_size
+from qwen_image_daemon.jobs.source_sizes import fault_of_mask_size, fault_of_shape, fault_of_source_size
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.durable import copy_synced
 from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome, ProblemRecord
@@ -181,9 +182,11 @@ class Admission:
                 sizes[picture.path] = upright_size(entry.input_path(picture.path), self._settings)
             except UnfitPicture as unfit:
                 problems = (*problems, _complaint(record.source.path, picture.path, unfit))
-        if not isinstance(job, Rejection) and wants_source_size(job):
-            family = self._catalogue.family_of(job.model)
-            problems = (*problems, *_undrawable(record.source.path, sizes.values(), family))
+        decisive = None
+        if not isinstance(job, Rejection) and not problems:
+            images = source_images(job)
+            decisive = sizes[images[0].path] if images else None
+            problems = self._unfit_sizes(entry, record, job, sizes)
         if isinstance(job, Rejection) or problems:
             return self._refuse(entry, record, problems)
         requested = record.model_copy(update={"requested": job})
@@ -201,11 +204,26 @@ class Admission:
             job,
             self._catalogue,
             seed=secrets.randbelow(MAX_SEED_BY_LOT),
-            source=next(iter(sizes.values()), None),
+            source=decisive,
         )
         # Logged first: once committed, the entry and its log are the next loop's.
         log.info("job.accepted", file=record.source.path, images=job.num_images, task=job.task)
         return self._spool.commit(entry, requested.model_copy(update={"effective": effective}))
+
+    def _unfit_sizes(
+        self, entry: Entry, record: JobRecord, job: AnyJob, sizes: Mapping[str, Size]
+    ) -> tuple[Problem, ...]:
+        """Complain about pictures of which each is fine, and which do not do for this job."""
+        faults = [*_faults_of_size(job, sizes, self._catalogue.families[self._catalogue.model_of(job)])]
+        for image in source_images(job):
+            if image.role == "mask":
+                fault = fault_of_mask(entry.input_path(image.path))
+                faults += [(image.setting, *fault)] if fault is not None else []
+        if isinstance(job, InpaintJob) and job.mask is None:
+            fault = fault_of_transparency(entry.input_path(job.image))
+            faults += [(("mask",), *fault)] if fault is not None else []
+        name = PurePosixPath(record.source.path).name
+        return tuple(Problem(f"{name}: {key_name(setting)}", what, fix) for setting, what, fix in faults)
 
     def _refuse(self, entry: Entry, record: JobRecord, problems: tuple[Problem, ...]) -> Entry:
         reports = tuple(ProblemRecord.of(problem) for problem in problems)
@@ -225,12 +243,18 @@ def _complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
     return Problem(where=f"{PurePosixPath(path).name}: {picture}", what=str(unfit), fix=unfit.fix)
 
 
-def _undrawable(path: str, sizes: Iterable[Size], family: Family) -> Iterator[Problem]:
-    """Complain about sources whose own size is wanted, and cannot be drawn."""
-    for size in sizes:
-        fault = fault_of_source_size(size, family)
-        if fault is not None:
-            yield Problem(f"{PurePosixPath(path).name}: size", *fault)
+def _faults_of_size(job: AnyJob, sizes: Mapping[str, Size], family: Family) -> Iterator[tuple[KeyPath, str, str]]:
+    images = source_images(job)
+    if not images:
+        return
+    decisive = sizes[images[0].path]
+    if wants_source_size(job) and (fault := fault_of_source_size(decisive, family)) is not None:
+        yield ("size",), *fault
+    if takes_the_sources_shape(job) and (fault := fault_of_shape(decisive)) is not None:
+        yield images[0].setting, *fault
+    for image in images:
+        if image.role == "mask" and (fault := fault_of_mask_size(sizes[image.path], decisive)) is not None:
+            yield image.setting, *fault
 
 
 def _other_content(record: JobRecord, other: SameIdOtherContent) -> Problem:

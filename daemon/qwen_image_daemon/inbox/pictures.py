@@ -9,6 +9,8 @@ from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.settings import InboxSettings
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+WHITE_FROM = 128
+"""Masks are cut into black and white here, as diffusers' VaeImageProcessor does; transparency likewise."""
 
 
 class UnfitPicture(Exception):
@@ -52,6 +54,29 @@ def upright_size(path: Path, settings: InboxSettings) -> Size:
         raise UnfitPicture(
             f"the picture cannot be decoded: {error}.", "Export it again, or copy it anew."
         ) from None
+
+
+def fault_of_mask(path: Path) -> tuple[str, str] | None:
+    """Give fault and cure of a mask that leaves nothing to redraw. The picture was decoded before."""
+    with Image.open(path, formats=FORMATS) as mask:
+        # convert() clips 16-bit values to 8 bits.
+        grey = mask.point(lambda value: value / 256, "L") if mask.mode.startswith("I;16") else mask.convert("L")
+        is_black = not any(grey.histogram()[WHITE_FROM:])
+    if is_black:
+        return "the mask is black all over: nothing would be redrawn.", "Paint white what is to be redrawn."
+    return None
+
+
+def fault_of_transparency(path: Path) -> tuple[str, str] | None:
+    """Give fault and cure of a source whose own transparency is to be the mask. The picture was decoded before."""
+    with Image.open(path, formats=FORMATS) as picture:
+        is_opaque = not any(picture.convert("RGBA").getchannel("A").histogram()[:WHITE_FROM])
+    if is_opaque:
+        return (
+            "the job names no mask, and nothing in the picture is transparent.",
+            "Name a mask, or erase from the picture what is to be redrawn.",
+        )
+    return None
 
 
 def _check_pixels(size: Size, settings: InboxSettings) -> None:

@@ -20,7 +20,7 @@ from qwen_image_daemon.inbox.requests import Requests
 from qwen_image_daemon.inbox.settling import Settling
 from qwen_image_daemon.inbox.spellings import spellings
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
-from qwen_image_daemon.jobs.models import AnyJob, source_images
+from qwen_image_daemon.jobs.models import AnyJob, source_paths
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.paths import fault_of_image_path
 from qwen_image_daemon.jobs.problems import Problem, Rejection
@@ -143,7 +143,7 @@ class TakeIn:
         quiet: Collection[str],
     ) -> Ready | str:
         pictures: dict[str, str] = {}
-        for name in source_images(job):
+        for name in source_paths(job):
             place = _place(drop, name, listing)
             if place is None:
                 return f"waits for the picture {name}, which is not there yet"

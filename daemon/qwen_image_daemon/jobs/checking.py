@@ -1,30 +1,34 @@
 """Checking a document as a job: each setting by itself, then all that are fine together. Knows no file."""
 
 from collections.abc import Mapping
-from typing import Any, get_args
+from dataclasses import replace
+from typing import Any
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.complaints import JobModel, faults_of, setting_meant_by, settings_meant_by
-from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, Task, TextToImageJob, with_task
+from qwen_image_daemon.jobs.complaints import faults_of, setting_meant_by, settings_meant_by
+from qwen_image_daemon.jobs.hints import task_meant
+from qwen_image_daemon.jobs.inference import task_of
+from qwen_image_daemon.jobs.models import MODELS, SETTINGS, AnyJob, JobModel
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import quoted
 from qwen_image_daemon.jobs.rules import Settings, faults_between
+from qwen_image_daemon.jobs.tasks import TASKS, Task
 
 SCHEMA_KEY = "$schema"
 """Where editors look for the JSON Schema of a file. Says nothing about the job."""
 MAX_ERRORS = 200
 """How many errors are put into words. Searching for similar words is slow, and no misspelt job has more."""
-TASKS: tuple[Task, ...] = get_args(Task)
 
 
 def check(document: Mapping[str, Any], catalogue: Catalogue) -> AnyJob | tuple[Fault, ...]:
     """Give the job that a document describes, or everything that is wrong with it (never empty)."""
     values = dict(document)
     faults = [*_pop_schema_key(values), *_pop_unknown_task(values)]
-    model = _model_for(values)
+    task = _task_of(values, catalogue)
+    model = MODELS[task]
     errors: list[ErrorDetails] = []
     job: AnyJob | None = None
     try:
@@ -32,9 +36,10 @@ def check(document: Mapping[str, Any], catalogue: Catalogue) -> AnyJob | tuple[F
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
     first_errors = errors[:MAX_ERRORS]
-    refused = frozenset(error["loc"] for error in errors) | settings_meant_by(first_errors)
-    faults += faults_of(first_errors, model)
-    faults += faults_between(Settings(_fine(values, model, refused), refused), catalogue)
+    places = frozenset(_as_written(error["loc"], values) for error in errors)
+    refused = places | settings_meant_by(first_errors)
+    faults += (replace(fault, path=_as_written(fault.path, values)) for fault in faults_of(first_errors, model))
+    faults += faults_between(Settings(_fine(values, model, refused), task, refused), catalogue)
     return job if job is not None and not faults else tuple(faults)
 
 
@@ -49,22 +54,43 @@ def _pop_unknown_task(values: dict[str, Any]) -> list[Fault]:
     """Take out a task that does not exist, so that the rest is checked as if none were given."""
     if "task" not in values or (isinstance(values["task"], str) and values["task"] in TASKS):
         return []
-    what = f"{quoted(values.pop('task'))} is no task."
-    return [Fault(("task",), what, f"Use {' or '.join(quoted(task) for task in TASKS)}, or leave it out.")]
+    word = values.pop("task")
+    meant = task_meant(word) if isinstance(word, str) else None
+    hint = f"Did you mean {quoted(meant)}? " if meant is not None else ""
+    *most, last = (quoted(task) for task in TASKS)
+    return [
+        Fault(("task",), f"{quoted(word)} is no task.", f"{hint}Use {', '.join(most)} or {last}, or leave it out.")
+    ]
 
 
-def _model_for(values: Mapping[str, Any]) -> JobModel:
-    """Choose by the task; where none is given, a job that names an image, under whatever word, redraws it."""
-    unknown = [key for key in values if key not in ImageToImageJob.model_fields][:MAX_ERRORS]
-    misnamed = any(setting_meant_by((key,)) == ("image",) for key in unknown)
-    task = with_task({**values, "image": None} if misnamed else dict(values))["task"]
-    return ImageToImageJob if task == "image-to-image" else TextToImageJob
+def _task_of(values: Mapping[str, Any], catalogue: Catalogue) -> Task:
+    """Give the task that a job states, or that its settings tell, under whatever words."""
+    if "task" in values:
+        task: Task = values["task"]
+        return task
+    # JSON's null is a setting left out.
+    given = {key for key, value in values.items() if value is not None}
+    unknown = [key for key in given if key not in SETTINGS][:MAX_ERRORS]
+    meant = {setting[0] for key in unknown if (setting := setting_meant_by((key,))) is not None}
+    named = values.get("model")
+    known = named if isinstance(named, str) and named in catalogue.families else None
+    return task_of({str(key) for key in given | meant}, catalogue.family_of(known))
+
+
+def _as_written(path: KeyPath, values: Mapping[str, Any]) -> KeyPath:
+    """Give the place that the author wrote: what is wrong with a name is, where it stands for a table."""
+    place: Any = values
+    for length, part in enumerate(path):
+        if not isinstance(place, dict | list):
+            return path[:length]
+        place = place.get(part) if isinstance(place, dict) else place[int(part)]
+    return path
 
 
 def _fine(values: Mapping[str, Any], model: JobModel, refused: frozenset[KeyPath]) -> dict[str, Any]:
     """Give the settings that are fine by themselves."""
-    # An entry of a list spoils its list; of a table, the others are still looked at.
-    spoilt = {path[0] for path in refused if len(path) == 1 or isinstance(path[1], int)}
+    # An entry of a list spoils its list, and of most tables its table; of output, the others are still looked at.
+    spoilt = {path[0] for path in refused if len(path) == 1 or path[0] != "output"}
     fine = {key: value for key, value in values.items() if key in model.model_fields and key not in spoilt}
     if "output" in fine:
         fine["output"] = {key: value for key, value in fine["output"].items() if ("output", key) not in refused}

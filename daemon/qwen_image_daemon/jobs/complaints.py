@@ -9,13 +9,13 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
+from qwen_image_daemon.jobs.foreign import foreign
 from qwen_image_daemon.jobs.hints import EXPLAINED, meant, plain
-from qwen_image_daemon.jobs.models import MAX_SEED, ImageToImageJob, Output, TextToImageJob
+from qwen_image_daemon.jobs.models import MAX_SEED, SETTINGS, TABLES, JobModel
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import key_name, quoted
 from qwen_image_daemon.jobs.rules import EXAMPLE_PROMPT
-
-JobModel = type[TextToImageJob] | type[ImageToImageJob]
+from qwen_image_daemon.jobs.tasks import Task
 
 Sentences = tuple[str, str]
 """The fault and the cure."""
@@ -29,6 +29,12 @@ class Refused:
     value: Any
     model: JobModel
     schema: Mapping[str, Any]
+
+    @property
+    def task(self) -> Task:
+        """What the job is for."""
+        task: Task = self.model.model_fields["task"].default
+        return task
 
 
 def faults_of(errors: Sequence[ErrorDetails], model: JobModel) -> list[Fault]:
@@ -53,46 +59,72 @@ def settings_meant_by(errors: Sequence[ErrorDetails]) -> frozenset[KeyPath]:
 def setting_meant_by(path: KeyPath) -> KeyPath | None:
     """Give the setting, of any kind of job, that an unknown one most likely stands for."""
     key = str(path[-1])
-    if len(path) > 1 and (below := meant(key, tuple(Output.model_fields))) in Output.model_fields:
-        return (*path[:-1], below)
-    setting = meant(key, tuple(ImageToImageJob.model_fields))
+    if len(path) > 1:
+        fields = tuple(TABLES[str(path[0])].model_fields)
+        if (below := meant(key, fields)) in fields:
+            return (*path[:-1], below)
+    setting = meant(key, SETTINGS)
     return None if setting is None else tuple(setting.split("."))
 
 
 @cache
-def _properties(model: type[TextToImageJob | ImageToImageJob | Output]) -> Mapping[str, Any]:
-    properties: Mapping[str, Any] = model.model_json_schema()["properties"]
-    return properties
+def _schema_of(model: JobModel) -> Mapping[str, Any]:
+    return model.model_json_schema()
 
 
 def _schema_at(model: JobModel, path: KeyPath) -> Mapping[str, Any]:
-    if isinstance(path[-1], int):
-        items: Mapping[str, Any] = _schema_at(model, path[:-1]).get("items", {})
-        return items
-    schema: Mapping[str, Any] = _properties(Output if len(path) > 1 else model).get(str(path[-1]), {})
-    # Where a setting may be left out, JSON's null says the same.
-    return next((choice for choice in schema.get("anyOf", ()) if choice != {"type": "null"}), schema)
+    """Give what the schema says about a place; nothing about one that it does not know."""
+    definitions = _schema_of(model).get("$defs", {})
+    schema: Mapping[str, Any] = _schema_of(model)
+    for part in path:
+        inner = schema.get("items", {}) if isinstance(part, int) else schema.get("properties", {}).get(part, {})
+        choices = [_resolved(choice, definitions) for choice in inner.get("anyOf", (inner,))]
+        # Where a setting may be left out, JSON's null says the same; where a name may stand for a table, what lies
+        # below belongs to the table.
+        real = [choice for choice in choices if choice != {"type": "null"}] or [{}]
+        schema = next((choice for choice in real if "properties" in choice), real[0])
+    return schema
+
+
+def _resolved(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> Mapping[str, Any]:
+    resolved: Mapping[str, Any] = definitions[schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    return resolved
 
 
 def _missing(refused: Refused) -> Sentences:
     match refused.path:
         case ("prompt",):
             return "every job needs a prompt.", f"Say what the picture shows, for example {EXAMPLE_PROMPT}."
+        case ("image",) if refused.task == "layered":
+            return "a layered job needs a picture to take apart.", _BESIDE.format("image")
         case ("image",):
-            return (
-                "an image-to-image job needs a source picture.",
-                "Put a picture beside the job file, and set image to its name.",
-            )
+            return f"{_an(refused.task)} job needs a source picture.", _BESIDE.format("image")
+        case ("control_image",):
+            return "a ControlNet job needs a control picture.", _BESIDE.format("control_image")
+        case (("loras" | "scheduler") as table, *_, "name"):
+            return f"it does not say which {_SINGULAR[table]}.", f"Add name, as in {_EXAMPLES[table]}."
         case _:
             return "it is missing.", "Add it."
 
 
+_BESIDE = "Put a picture beside the job file, and set {} to its name."
+_SINGULAR = {"loras": "LoRA", "scheduler": "scheduler"}
+_EXAMPLES = {
+    "loras": '{ name = "watercolour", weight = 0.8 }',
+    "scheduler": '{ name = "euler", shift = 3.0 }',
+}
+
+
+def _an(task: Task) -> str:
+    return f"an {task}" if task[0] in "aeiou" else f"a {task}"
+
+
 def _unknown(refused: Refused) -> Sentences:
-    name, at_top = refused.path[-1], len(refused.path) == 1
-    if at_top and name in _OF_THE_OTHER_TASK:
-        return _OF_THE_OTHER_TASK[str(name)]
-    if plain(str(name)) in EXPLAINED:
-        return EXPLAINED[plain(str(name))]
+    name, at_top = str(refused.path[-1]), len(refused.path) == 1
+    if at_top and (sentences := foreign(name, refused.task)) is not None:
+        return sentences
+    if plain(name) in EXPLAINED:
+        return EXPLAINED[plain(name)]
     if not at_top and name in refused.model.model_fields:
         table = key_name(refused.path[:-1])
         return (
@@ -101,32 +133,12 @@ def _unknown(refused: Refused) -> Sentences:
         )
     setting = setting_meant_by(refused.path)
     if setting is None:
-        known = refused.model.model_fields if at_top else Output.model_fields
+        known = (refused.model if at_top else TABLES[str(refused.path[0])]).model_fields
         return "no such setting.", f"Take it out. There are: {', '.join(known)}."
-    if setting[0] not in refused.model.model_fields:
-        return (
-            "no such setting.",
-            f"Did you mean {key_name(setting)}? It is for jobs that name an image.",
-        )
+    if (sentences := foreign(str(setting[0]), refused.task)) is not None:
+        what, _ = sentences
+        return "no such setting.", f"Did you mean {key_name(setting)}? {what[0].upper()}{what[1:]}"
     return "no such setting.", f"Did you mean {key_name(setting)}?"
-
-
-_OF_THE_OTHER_TASK: Mapping[str, Sentences] = MappingProxyType(
-    {
-        "image": (
-            "a text-to-image job draws from words alone.",
-            'Set task to "image-to-image" to redraw the picture, or take image out.',
-        ),
-        "size": (
-            "it is for jobs that name an image.",
-            "Use width and height, or aspect_ratio.",
-        ),
-        "strength": (
-            "it says how much of a source picture is redrawn, and this job redraws none.",
-            "Name the picture with image, for an image-to-image job, or take strength out.",
-        ),
-    }
-)
 
 
 def _not_text(refused: Refused) -> Sentences:
@@ -140,8 +152,8 @@ def _too_short(refused: Refused) -> Sentences:
     match refused.path:
         case ("prompt",):
             return "it is empty.", f"Say what the picture shows, for example {EXAMPLE_PROMPT}."
-        case ("image",):
-            return "it is empty.", "Put a picture beside the job file, and set image to its name."
+        case ("image" | "control_image" | "mask" as setting,) | ("images" as setting, *_):
+            return "it is empty.", _BESIDE.format(setting)
         case _:
             return "it is empty.", "Write something, or leave it out."
 
@@ -151,6 +163,10 @@ def _too_long(refused: Refused) -> Sentences:
         f"it has {len(refused.value):,} characters; {refused.schema['maxLength']:,} are allowed.",
         "Shorten it.",
     )
+
+
+def _too_few(refused: Refused) -> Sentences:  # noqa: ARG001  all sentences are made alike
+    return "it is an empty list.", 'Write for example ["front.png", "back.png"], or leave it out.'
 
 
 def _no_list(refused: Refused) -> Sentences:
@@ -193,8 +209,10 @@ def _number_in(text: str, *, whole: bool) -> str | None:
 
 
 def _out_of_range(refused: Refused) -> Sentences:
-    maximum = refused.schema.get("maximum", math.inf)
-    return f"{quoted(refused.value)} is too {'large' if refused.value > maximum else 'small'}.", _range(refused)
+    schema = refused.schema
+    minimum = schema.get("minimum", schema.get("exclusiveMinimum", -math.inf))
+    too = "small" if refused.value < minimum or refused.value == schema.get("exclusiveMinimum") else "large"
+    return f"{quoted(refused.value)} is too {too}.", _range(refused)
 
 
 def _range(refused: Refused) -> str:
@@ -204,6 +222,8 @@ def _range(refused: Refused) -> str:
     if "multipleOf" in schema:
         # The ends depend on the model's family, which other rules know.
         return f"Write a whole number of pixels, a multiple of {schema['multipleOf']}."
+    if "exclusiveMinimum" in schema and "exclusiveMaximum" in schema:
+        return f"Write {kind} above {schema['exclusiveMinimum']} and below {schema['exclusiveMaximum']}."
     if "exclusiveMinimum" in schema:
         return f"Write {kind} above {schema['exclusiveMinimum']}, up to {schema['maximum']}."
     return f"Write {kind} from {schema.get('minimum')} to {schema.get('maximum')}."
@@ -230,8 +250,30 @@ def _none_of_these(refused: Refused) -> Sentences:
 
 
 def _no_table(refused: Refused) -> Sentences:
-    settings = ", ".join(key_name((*refused.path, name)) for name in Output.model_fields)
+    table = str(refused.path[0])
+    if table in _EXAMPLES:
+        what = f"{quoted(refused.value)} is no {_SINGULAR[table]}."
+        return what, f"Write its name between quotation marks, or a table: {_EXAMPLES[table]}."
+    settings = ", ".join(key_name((*refused.path, name)) for name in TABLES[table].model_fields)
     return f"{quoted(refused.value)} is no table of settings.", f"Give its settings one by one: {settings}."
+
+
+def _not_a_truth(refused: Refused) -> Sentences:
+    return f"{quoted(refused.value)} is neither true nor false.", "Write true or false, without quotation marks."
+
+
+def _no_moment(refused: Refused) -> Sentences:
+    return f"{quoted(refused.value)} is no moment.", f"Write date, time and offset from UTC: {_EXAMPLE_MOMENT}."
+
+
+def _no_offset(refused: Refused) -> Sentences:
+    return (
+        f"{quoted(refused.value)} does not say in which time zone.",
+        f"Add the offset from UTC: Z, or as in {_EXAMPLE_MOMENT}.",
+    )
+
+
+_EXAMPLE_MOMENT = "2026-12-24T20:00:00+01:00"
 
 
 def _unfit(refused: Refused) -> Sentences:
@@ -247,14 +289,19 @@ SENTENCES: Mapping[str, Callable[[Refused], Sentences]] = MappingProxyType(
         "string_too_long": _too_long,
         "tuple_type": _no_list,
         "too_long": _too_many,
+        "too_short": _too_few,
         "int_type": _not_whole,
         "float_type": _not_a_number,
         "finite_number": _not_a_number,
         "greater_than": _out_of_range,
         "greater_than_equal": _out_of_range,
         "less_than_equal": _out_of_range,
+        "less_than": _out_of_range,
         "literal_error": _none_of_these,
         "model_type": _no_table,
+        "bool_type": _not_a_truth,
+        "datetime_type": _no_moment,
+        "timezone_aware": _no_offset,
     }
 )
 """By pydantic's error types: every one that the job models can give (a test holds them together)."""

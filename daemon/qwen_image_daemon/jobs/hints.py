@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from qwen_image_daemon.jobs.quoting import LONGEST_QUOTE
+from qwen_image_daemon.jobs.tasks import TASKS, Task
 
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
@@ -52,6 +53,44 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "reference_image": "image",
         "img": "image",
         "image_path": "image",
+        "mask_image": "mask",
+        "mask_path": "mask",
+        "image_mask": "mask",
+        "inpaint_mask": "mask",
+        "control_mask": "mask",
+        "reference_images": "images",
+        "input_images": "images",
+        "source_images": "images",
+        "references": "images",
+        "image_paths": "images",
+        "control": "control_image",
+        "controlnet_image": "control_image",
+        "condition_image": "control_image",
+        "controlnet_conditioning_scale": "control_scale",
+        "controlnet_scale": "control_scale",
+        "control_strength": "control_scale",
+        "control_guidance_start": "control_start",
+        "control_guidance_end": "control_end",
+        "controlnet_name": "controlnet",
+        "controlnet_model": "controlnet",
+        "num_layers": "layers",
+        "layer_num": "layers",
+        "lora": "loras",
+        "lora_name": "loras",
+        "adapters": "loras",
+        "sampler": "scheduler",
+        "sampler_name": "scheduler",
+        "scheduler_name": "scheduler",
+        "resize_mode": "fit",
+        "fit_mode": "fit",
+        "keep_unmasked": "preserve_unmasked",
+        "start_at": "not_before",
+        "start_after": "not_before",
+        "run_at": "not_before",
+        "after": "not_before",
+        "if_exists": "on_exists",
+        "on_duplicate": "on_exists",
+        "duplicate": "on_exists",
         "noise_seed": "seed",
         "random_seed": "seed",
         "title": "name",
@@ -76,6 +115,31 @@ RENAMED: Mapping[str, str] = MappingProxyType(
     }
 )
 
+TASK_WORDS: Mapping[str, Task] = MappingProxyType(
+    {
+        # Words of other programs for tasks.
+        "t2i": "text-to-image",
+        "txt2img": "text-to-image",
+        "text2img": "text-to-image",
+        "text2image": "text-to-image",
+        "text_to_image": "text-to-image",
+        "generate": "text-to-image",
+        "i2i": "image-to-image",
+        "img2img": "image-to-image",
+        "image2image": "image-to-image",
+        "image_to_image": "image-to-image",
+        "inpainting": "inpaint",
+        "fill": "inpaint",
+        "image_edit": "edit",
+        "image_editing": "edit",
+        "editing": "edit",
+        "layers": "layered",
+        "decompose": "layered",
+        "control": "controlnet",
+        "control_net": "controlnet",
+    }
+)
+
 Explanation = tuple[str, str]
 
 EXPLAINED: Mapping[str, Explanation] = MappingProxyType(
@@ -84,20 +148,8 @@ EXPLAINED: Mapping[str, Explanation] = MappingProxyType(
             "Qwen-Image does not use guidance_scale.",
             "Use true_cfg_scale (4.0 is the model's recommendation).",
         ),
-        "resolution": ("no such setting.", "Use width and height, or aspect_ratio."),
         "image_size": ("no such setting.", "Use width and height, or aspect_ratio."),
         "dimensions": ("no such setting.", "Use width and height, or aspect_ratio."),
-        "sampler": ("samplers cannot be chosen yet.", "Leave it out: the model's own scheduler is used."),
-        "sampler_name": ("samplers cannot be chosen yet.", "Leave it out: the model's own scheduler is used."),
-        "scheduler": ("schedulers cannot be chosen yet.", "Leave it out: the model's own scheduler is used."),
-        "lora": ("LoRAs cannot be used yet.", "Leave it out."),
-        "loras": ("LoRAs cannot be used yet.", "Leave it out."),
-        "mask": ("inpainting is not possible yet.", "Leave it out: image-to-image redraws the whole picture."),
-        "mask_image": (
-            "inpainting is not possible yet.",
-            "Leave it out: image-to-image redraws the whole picture.",
-        ),
-        "images": ("a job redraws one picture.", "Use image, and a job for each picture."),
         "prompts": ("a job has one prompt.", "Use prompt, and a job for each prompt."),
         "seeds": (
             "a job has one seed.",
@@ -130,6 +182,16 @@ def meant(key: str, settings: tuple[str, ...]) -> str | None:
     if word in RENAMED:
         return RENAMED[word]
     return next(iter(difflib.get_close_matches(word, settings, n=1, cutoff=_SIMILAR)), None)
+
+
+def task_meant(word: str) -> Task | None:
+    """Give the task that another program's word for it, or a misspelt one, most likely stands for."""
+    if len(word) > LONGEST_QUOTE:
+        return None
+    if plain(word) in TASK_WORDS:
+        return TASK_WORDS[plain(word)]
+    similar = difflib.get_close_matches(plain(word).replace("_", "-"), TASKS, n=1, cutoff=_SIMILAR)
+    return next((task for task in TASKS if task in similar), None)
 
 
 def plain(key: str) -> str:

@@ -82,8 +82,9 @@ def _rejection(faults: Sequence[Fault], document: Document, filename: str) -> Re
 
     def place_of(fault: Fault) -> Position | None:
         path = fault.path
-        while path and isinstance(path[-1], int):
-            # The entries of a list have no names: they stand where their list does.
+        while path and path not in places:
+            # Entries of a list have no names, and what is missing from a table has no place: theirs is the
+            # table's.
             path = path[:-1]
         found = places.get(path, [])
         return found[fault.occurrence] if fault.occurrence < len(found) else None

@@ -1,13 +1,31 @@
 """From what was asked to what will be done: every open choice filled in, nothing that was asked changed."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.departures import Wishes, departures, distilled_by, work_of
 from qwen_image_daemon.jobs.families import Family, Size
-from qwen_image_daemon.jobs.models import ImageToImageJob, Output, StrictModel, Task, TextToImageJob
+from qwen_image_daemon.jobs.models import (
+    AnyJob,
+    ControlNetJob,
+    EditJob,
+    Fit,
+    ImageToImageJob,
+    InpaintJob,
+    LayeredJob,
+    LoraUse,
+    Output,
+    Resolution,
+    SchedulerUse,
+    SourcedJob,
+    StrictModel,
+    TextToImageJob,
+)
+from qwen_image_daemon.jobs.source_sizes import layered_size, scaled_size
 from qwen_image_daemon.jobs.styles import in_style, untouched
+from qwen_image_daemon.jobs.tasks import Task
 
 SINGLE_SPACE = " "
 """The negative prompt that the makers give where there is none: CFG is silently off without one."""
@@ -19,7 +37,10 @@ class EffectiveParameters(StrictModel):
     task: Task
     model: str
     prompt: str
-    """What is drawn: the prompt that was asked for, in the words of its style."""
+    """What is drawn: the prompt that was asked for, in the words of its style. Empty exactly for a layered job
+    that leaves it to the model to describe the picture."""
+    original_prompt: str | None = None
+    """The prompt as it was written, where a style's words were written around it."""
     style: str | None = None
     """The style whose words were written around the prompt; None where there are none."""
     negative_prompt: str | None
@@ -33,51 +54,127 @@ class EffectiveParameters(StrictModel):
     seed: int
     num_images: Annotated[int, Field(ge=1)]
     image: str | None = None
+    """The source of image-to-image, inpaint and layered."""
+    images: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """The references of an edit, in order; the first decides the size."""
+    mask: str | None = None
+    """White is redrawn."""
+    mask_from_alpha: bool = False
+    """The mask is the source's own transparency: what is transparent is redrawn."""
+    control_image: str | None = None
+    controlnet: str | None = None
+    """Its name in the settings."""
+    control_scale: float | None = None
+    control_start: float | None = None
+    control_end: float | None = None
     strength: float | None = None
+    """How much is redrawn: for image-to-image, inpaint, and edits with a mask (1.0)."""
+    fit: Fit = "pad"
+    """How pictures of another shape are brought to width and height."""
+    preserve_unmasked: bool = False
+    """What is not masked is taken from the source. Never true without a mask."""
+    layers: int | None = None
+    resolution: Resolution | None = None
+    loras: Annotated[tuple[LoraUse, ...], Field(strict=False)] = ()
+    scheduler: SchedulerUse | None = None
+    """None: the model's own."""
+    strict: bool = True
+    """What cannot be drawn exactly so is an error; else it is an adjustment."""
     output: Output = Output()
+    adjustments: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """What was filled in otherwise than asked, in sentences. Always empty where `strict` is true."""
 
 
-def resolve(
-    spec: TextToImageJob | ImageToImageJob, catalogue: Catalogue, *, seed: int, source: Size | None = None
-) -> EffectiveParameters:
+def resolve(spec: AnyJob, catalogue: Catalogue, *, seed: int, source: Size | None = None) -> EffectiveParameters:
     """Fill in the choices that a job leaves open.
 
-    `seed` is used only where the job gives none; `source`, the upright size of the picture that the job reads,
-    only where it gives no size: then the recommended size whose shape is nearest to the source's is taken, or the
-    source's own where the job wants that. Raises ValueError where it does and `source` is not given.
-    Raises KeyError for a model or a style that the catalogue does not know; a job that was read with the same
-    catalogue never names one.
+    `seed` is used only where the job gives none; `source`, the upright size of the first picture that the job
+    reads, only where the size depends on it: where the job gives none, then the recommended size whose shape is
+    nearest to the source's is taken, or the source's own size or shape where the job wants that. Raises
+    ValueError where it does, or where the job is a layered one, and `source` is not given. Raises KeyError for
+    a model, LoRA or style that the catalogue does not know; a job that was read with the same catalogue never
+    names one. Raises OSError where the LoRA folder cannot be listed.
     """
-    family = catalogue.family_of(spec.model)
-    preset = family.recommended if spec.preset is None else family.presets[spec.preset]
-    scale = spec.true_cfg_scale if spec.true_cfg_scale is not None else preset.true_cfg_scale
+    model = catalogue.model_of(spec)
+    family = catalogue.families[model]
+    loras = catalogue.loras() if spec.loras else {}
+    wishes = Wishes.of(spec)
+    work = work_of(wishes, family, loras)
+    distilled = distilled_by(wishes, family, loras) is not None
     negative = spec.negative_prompt if spec.negative_prompt is not None else SINGLE_SPACE
     size = _size(spec, family, source)
-    prompt = spec.prompt if spec.style is None else in_style(spec.prompt, catalogue.styles[spec.style])
-    image, strength = (spec.image, spec.strength) if isinstance(spec, ImageToImageJob) else (None, None)
+    asked = spec.prompt or ""
+    prompt = asked if spec.style is None or not asked else in_style(asked, catalogue.styles[spec.style])
+    styled = prompt != asked
     return EffectiveParameters(
         task=spec.task,
-        model=spec.model or catalogue.default,
+        model=model,
         prompt=prompt,
-        style=spec.style if prompt != spec.prompt else None,
-        negative_prompt=negative if scale > 1.0 else None,
-        true_cfg_scale=scale,
-        num_inference_steps=spec.num_inference_steps or preset.num_inference_steps,
+        original_prompt=asked if styled else None,
+        style=spec.style if styled else None,
+        negative_prompt=negative if work.true_cfg_scale > 1.0 else None,
+        true_cfg_scale=work.true_cfg_scale,
+        num_inference_steps=work.num_inference_steps,
         width=size.width,
         height=size.height,
         seed=spec.seed if spec.seed is not None else seed,
         num_images=spec.num_images,
-        image=image,
-        strength=strength,
+        loras=spec.loras,
+        scheduler=spec.scheduler or (SchedulerUse(name="lightning") if distilled else None),
+        strict=spec.strict,
         output=spec.output,
+        adjustments=tuple(departure.done for departure in departures(wishes, family, loras)),
+        **_of_task(spec, catalogue, family),
     )
 
 
-def _size(spec: TextToImageJob | ImageToImageJob, family: Family, source: Size | None) -> Size:
+def _of_task(spec: AnyJob, catalogue: Catalogue, family: Family) -> dict[str, Any]:
+    """Give the parameters that only some tasks have."""
+    match spec:
+        case TextToImageJob():
+            return {}
+        case ImageToImageJob():
+            return {"image": spec.image, "strength": spec.strength, "fit": spec.fit}
+        case InpaintJob():
+            return {
+                "image": spec.image,
+                "mask": spec.mask,
+                "mask_from_alpha": spec.mask is None,
+                "strength": spec.strength,
+                "preserve_unmasked": spec.preserve_unmasked,
+                "fit": spec.fit,
+            }
+        case EditJob():
+            return {
+                "images": spec.images if spec.image is None else (spec.image,),
+                "mask": spec.mask,
+                "strength": None if spec.mask is None else 1.0,
+                "preserve_unmasked": spec.preserve_unmasked and spec.mask is not None,
+                "fit": spec.fit,
+            }
+        case LayeredJob():
+            return {"image": spec.image, "layers": spec.layers, "resolution": spec.resolution}
+        case ControlNetJob():
+            fitting = catalogue.controlnets_for(family, "union" if spec.mask is None else "inpaint")
+            return {
+                "control_image": spec.control_image,
+                "controlnet": spec.controlnet or fitting[0],
+                "control_scale": spec.control_scale,
+                "control_start": spec.control_start,
+                "control_end": spec.control_end,
+                "mask": spec.mask,
+                "preserve_unmasked": spec.preserve_unmasked and spec.mask is not None,
+                "fit": spec.fit,
+            }
+
+
+def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
+    if isinstance(spec, LayeredJob):
+        return layered_size(_known(source), spec.resolution)
     if wants_source_size(spec):
-        if source is None:
-            raise ValueError("the source's size is wanted, and not known")
-        return source
+        return _known(source)
+    if isinstance(spec, SourcedJob) and spec.fit == "scale":
+        return scaled_size(_known(source), family)
     if spec.width is not None and spec.height is not None:
         return Size(spec.width, spec.height)
     if spec.aspect_ratio is None and source is not None:
@@ -85,11 +182,23 @@ def _size(spec: TextToImageJob | ImageToImageJob, family: Family, source: Size |
     return family.sizes[spec.aspect_ratio or "1:1"]
 
 
-def wants_source_size(spec: TextToImageJob | ImageToImageJob) -> bool:
+def _known(source: Size | None) -> Size:
+    if source is None:
+        raise ValueError("the source's size decides, and is not known")
+    return source
+
+
+def wants_source_size(spec: AnyJob) -> bool:
     """Say whether a job is to be drawn in its source's own size."""
-    return isinstance(spec, ImageToImageJob) and spec.size == "source"
+    return isinstance(spec, SourcedJob) and spec.size == "source"
 
 
-def adjustments_of(spec: TextToImageJob | ImageToImageJob, effective: EffectiveParameters) -> tuple[str, ...]:
+def takes_the_sources_shape(spec: AnyJob) -> bool:
+    """Say whether the result of a job has its source's shape, whatever that is."""
+    return isinstance(spec, LayeredJob) or (isinstance(spec, SourcedJob) and spec.fit == "scale")
+
+
+def adjustments_of(spec: AnyJob, effective: EffectiveParameters) -> tuple[str, ...]:
     """Say in sentences which wish of a job could not be followed to the letter."""
-    return (untouched(spec.style),) if spec.style is not None and effective.style is None else ()
+    style = () if spec.style is None or effective.style is not None else (untouched(spec.style),)
+    return (*style, *effective.adjustments)

@@ -15,11 +15,12 @@ def job_schema() -> dict[str, Any]:
     that it accepts is valid here, but not every valid one is accepted.
     """
     schema = JOB_SPEC.json_schema()
-    # The task decides only where it is given; an image decides elsewhere, and either kind forbids the other.
+    # The task decides only where it is given; elsewhere what a job names does, and one picture can mean several.
     del schema["discriminator"]
+    schema["anyOf"] = schema.pop("oneOf")
     for job in schema["$defs"].values():
         job["properties"] = {name: _without_title(setting) for name, setting in job["properties"].items()}
-        if "prompt" in job["properties"]:
+        if "task" in job["properties"]:
             job["properties"][SCHEMA_KEY] = {"type": "string", "description": "This schema, for editors."}
     return {
         "$schema": DIALECT,

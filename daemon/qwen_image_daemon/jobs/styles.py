@@ -6,7 +6,7 @@ A style is asked for by name and is off by default; what was asked and what was 
 
 import difflib
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final, Literal
@@ -121,8 +121,8 @@ def fault_of_template(template: str) -> str | None:
     return None
 
 
-def similar_style(name: str, known: Mapping[str, Style]) -> str | None:
-    """Give the style that a misspelt name most likely stands for."""
+def similar_name(name: str, known: Collection[str]) -> str | None:
+    """Give the style, or whatever else has names, that a misspelt one most likely stands for."""
     plain = {known_name.casefold(): known_name for known_name in known}
     found = difflib.get_close_matches(name.strip().casefold(), plain, n=1, cutoff=_SIMILAR)
     return plain[found[0]] if found else None

@@ -123,6 +123,11 @@ def _request(parameters: EffectiveParameters, source: Image | None) -> RenderReq
 
 
 def _source(entry: Entry, parameters: EffectiveParameters) -> tuple[Image | None, tuple[str, ...]]:
+    if parameters.task not in {"text-to-image", "image-to-image"}:
+        raise RequestRefused(
+            f"This renderer does not draw {parameters.task} jobs yet.",
+            "Use a text-to-image or image-to-image job.",
+        )
     if parameters.image is None:
         return None, ()
     try:
