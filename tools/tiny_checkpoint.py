@@ -54,7 +54,7 @@ VOCABULARY = 512
 LATENT_CHANNELS = 8
 """Neither 3 nor 4: the image-to-image pipeline takes a tensor with that many channels for ready-made latents."""
 VAE_WIDTH = 8
-REFERENCE_VAE_WIDTH = 2
+REFERENCE_VAE_WIDTH, REFERENCE_VAE_BLOCKS = 2, 0
 """The edit pipelines bring every reference to a million pixels: 7 s on a core at a width of 8."""
 TURBO_SIGMAS = [1.0, 0.75, 0.5, 0.25]
 
@@ -289,14 +289,14 @@ def controlnet(extra_channels: int) -> nn.Module:
     return model
 
 
-def vae(width: int = VAE_WIDTH, colours: int = 3) -> nn.Module:
+def vae(width: int = VAE_WIDTH, blocks: int = 1, colours: int = 3) -> nn.Module:
     """Give a Qwen-Image VAE with the real one's factor of 8, so that sizes are multiples of 16 here too."""
     torch.manual_seed(0)
     model: nn.Module = AutoencoderKLQwenImage(
         base_dim=width,
         z_dim=LATENT_CHANNELS,
         dim_mult=[1, 1, 1, 1],
-        num_res_blocks=1,
+        num_res_blocks=blocks,
         temperal_downsample=[False, True, True],
         input_channels=colours,
         latents_mean=[0.0] * LATENT_CHANNELS,
@@ -369,7 +369,7 @@ def _reading_pictures(colours: int = 3) -> dict[str, Any]:
     encoder.generation_config.max_new_tokens = 8
     return {
         "scheduler": scheduler(),
-        "vae": vae(REFERENCE_VAE_WIDTH, colours),
+        "vae": vae(REFERENCE_VAE_WIDTH, REFERENCE_VAE_BLOCKS, colours),
         "text_encoder": encoder,
         "tokenizer": words,
         "processor": processor(words, "Qwen2VL"),

@@ -2,12 +2,14 @@
 
 from typing import Any
 
+from PIL.Image import Image
+
 from qwen_image_daemon.render.models import Pipeline
 from qwen_image_daemon.render.renderer import Control, RenderRequest
 
 
 def arguments_of(request: RenderRequest, pipeline: Pipeline) -> dict[str, Any]:
-    """Give what the pipeline's call takes. Raises ValueError for a request that no check has seen."""
+    """Give what the pipeline's call takes, for a request that was checked."""
     return {
         "true_cfg_scale": request.true_cfg_scale,
         "num_inference_steps": request.num_inference_steps,
@@ -19,30 +21,23 @@ def arguments_of(request: RenderRequest, pipeline: Pipeline) -> dict[str, Any]:
 
 
 def _pictures(request: RenderRequest, pipeline: Pipeline) -> dict[str, Any]:
+    if request.control is not None:
+        return _control(request.control, request.mask)
+    masked = {} if request.mask is None else {"mask_image": request.mask}
     match request.task:
-        case "text-to-image":
-            return {}
-        case "image-to-image":
-            return {"image": request.source}
-        case "inpaint":
-            return {"image": request.source, "mask_image": request.mask}
-        case "edit" if request.mask is not None:
-            return {"image": request.references[0], "mask_image": request.mask}
         case "edit":
             several = pipeline.most_references > 1
-            return {"image": list(request.references) if several else request.references[0]}
+            return {"image": list(request.references) if several else request.references[0], **masked}
         case "layered":
             return {"image": request.source, "layers": request.layers, "resolution": request.resolution}
-        case "controlnet":
-            return _control(request, request.control)
+        case _:
+            return {} if request.source is None else {"image": request.source, **masked}
 
 
-def _control(request: RenderRequest, control: Control | None) -> dict[str, Any]:
-    if control is None:
-        raise ValueError("a ControlNet without a control picture")
+def _control(control: Control, mask: Image | None) -> dict[str, Any]:
     return {
         "control_image": control.image,
-        **({} if request.mask is None else {"control_mask": request.mask}),
+        **({} if mask is None else {"control_mask": mask}),
         "controlnet_conditioning_scale": control.scale,
         "control_guidance_start": control.start,
         "control_guidance_end": control.end,

@@ -25,7 +25,7 @@ class Difference:
 
 
 def settled(differences: Iterable[Difference], *, strict: bool) -> tuple[str, ...]:
-    """Give what is to be told in the result. Raises RequestRefused where the request is strict and there is any."""
+    """Give what the result is to tell. Raises RequestRefused if there is any, and the request strict."""
     found = tuple(differences)
     if found and strict:
         raise RequestRefused(
@@ -53,7 +53,7 @@ def steps_differences(request: RenderRequest, fixed: int | None) -> Iterator[Dif
         yield Difference(
             f"The checkpoint prescribes {fixed} steps, and would ignore {request.num_inference_steps}.",
             f"Ask for {fixed} steps.",
-            f"num_inference_steps {request.num_inference_steps} was not followed: the checkpoint prescribes {fixed}",
+            f"num_inference_steps {request.num_inference_steps} had no effect: the checkpoint prescribes {fixed}",
         )
 
 

@@ -43,7 +43,7 @@ class PromptEncoder:
         self._limit = min(family.max_prompt_tokens, cut_after or family.max_prompt_tokens) - closing
 
     def differences(self, request: RenderRequest) -> Iterator[Difference]:
-        """Give the prompts that the pipeline would cut. Raises RequestRefused for those that it cannot cut either."""
+        """Give the prompts that the pipeline would cut. Raises RequestRefused for what it would not cut either."""
         prompts = {"prompt": request.prompt, "negative prompt": request.negative_prompt}
         for name, prompt in prompts.items():
             # Two tokens can become one where prompt and template meet, hence never less than the bare prompt.

@@ -54,8 +54,9 @@ class Loras:
         return tuple(self._checked(use.name, files) for use in uses)
 
     def put_on(self, loras: Sequence[CheckedLora], uses: Sequence[LoraUse]) -> None:
-        """Let exactly these lie on the transformer, with their weights. Raises what diffusers raises, and is then
-        without any.
+        """Let exactly these lie on the transformer, with their weights.
+
+        Raises what diffusers raises; then none lies on it.
         """
         try:
             if [(lora.name, lora.stamp) for lora in loras] != [(lora.name, lora.stamp) for lora in self._on]:
@@ -103,19 +104,14 @@ class Loras:
         if not fitting:
             raise RequestRefused(
                 f"The LoRA {quoted(name)} has no layer that this model has: {unmatched[0]} matches nothing.",
-                "Choose one that is made for this model; keys begin with transformer., diffusion_model. or lora_unet_.",
+                "Choose one made for this model; keys begin with transformer., diffusion_model. or lora_unet_.",
             )
         return CheckedLora(name, stamp, fitting, tuple(unmatched))
 
     def _read(self, name: str, path: Path) -> dict[str, torch.Tensor]:
         """Give the weights under diffusers' names. Raises RequestRefused for what is no LoRA."""
         try:
-            with safe_open(path, framework="pt") as file:
-                raw = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
-            if not all(_is_of_lora(key) for key in raw):
-                strange = next(key for key in raw if not _is_of_lora(key))
-                raise ValueError(f"{strange} is no part of a LoRA")
-            weights: dict[str, torch.Tensor] = self._loader.lora_state_dict(raw)
+            weights: dict[str, torch.Tensor] = self._loader.lora_state_dict(_tensors_of(path))
         except (SafetensorError, ValueError, KeyError) as error:
             raise RequestRefused(
                 f"The LoRA {quoted(name)} cannot be used: {' '.join(str(error).split())[:300]}.",
@@ -153,8 +149,14 @@ def lora_differences(loras: Sequence[CheckedLora]) -> Iterator[Difference]:
             )
 
 
-def _is_of_lora(key: str) -> bool:
-    return "lora" in key or key.endswith(".alpha")
+def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
+    """Read a file as it is. Raises SafetensorError, or ValueError for what is no LoRA."""
+    with safe_open(path, framework="pt") as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  it is no mapping
+    strange = next((key for key in tensors if "lora" not in key and not key.endswith(".alpha")), None)
+    if strange is not None:
+        raise ValueError(f"{strange} is no part of a LoRA")
+    return tensors
 
 
 def _bare(module: Any) -> Any:

@@ -36,8 +36,8 @@ class Pipeline:
     pictures: tuple[str, ...] = ()
     """Its arguments that take pictures."""
     size_from: SizeFrom = "request"
-    """What decides the size of the result: width and height as asked, or the shape of the (only) reference, brought
-    to about `area` pixels, whatever is asked."""
+    """What decides the size of the result: width and height as asked, or the shape of the only picture, brought to
+    about `area` pixels, whatever is asked."""
     area: int | None = None
     """Pixels of the result where the reference decides its shape; None where that is for the caller to say."""
     has_strength: bool = False
@@ -46,6 +46,8 @@ class Pipeline:
     most_references: int = 1
     takes_embeddings: bool = True
     """It takes prompts that are encoded already. 2.1 refuses them beside pictures."""
+    gives_latents: bool = True
+    """It can end before the decoding. Layered has the option, and fails with it (UnboundLocalError)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +139,7 @@ _LAYERED = ModelFacts(
     index_classes=("QwenImageLayeredPipeline",),
     text_encoder="Qwen2_5_VLForConditionalGeneration",
     pipelines=MappingProxyType(
-        {"layered": Pipeline("QwenImageLayeredPipeline", ("image",), size_from="reference")}
+        {"layered": Pipeline("QwenImageLayeredPipeline", ("image",), size_from="reference", gives_latents=False)}
     ),
     draws_alpha=True,
     needs_torchvision=True,

@@ -1,4 +1,4 @@
-"""Is that a picture at all? Black, flat, and, of an edit, unchanged ones are found before anybody gets them. No torch."""
+"""Is that a picture at all? Black, flat and (of edits) unchanged ones are found before delivery. No torch."""
 
 import numpy as np
 from PIL.Image import Image

@@ -105,7 +105,7 @@ class MemoryInfo(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Control:
-    """A picture that leads the drawing through a ControlNet, from one share of the steps to another, 0.0 to 1.0."""
+    """A picture that leads the drawing through a ControlNet, from one part of the steps to another, 0.0 to 1.0."""
 
     image: Image
     """RGB, (width, height) of the request. With a mask: the picture of which a part is redrawn."""
@@ -120,13 +120,13 @@ class Control:
 class RenderRequest:
     """One picture to draw. Sizes in pixels; every field is what will be done, nothing is left open.
 
-    `negative_prompt` is None exactly if classifier-free guidance is off (`true_cfg_scale` 1.0). The prompt is empty
-    only for layered, where the model then describes the picture itself. Which pictures belong to which task:
+    `negative_prompt` is None exactly if classifier-free guidance is off (`true_cfg_scale` 1.0). The prompt is
+    empty only for layered, where the model then describes the picture itself. Which pictures go with which task:
 
     image-to-image  source (RGB, (width, height)), strength
     inpaint         source, mask (L, the same size, white is redrawn), strength
-    edit            references (RGB or RGBA, any size, in order); with a mask (its reference's size): one, and strength
-    layered         source (RGBA, any size), layers, resolution; width and height follow from source and resolution
+    edit            references (RGB or RGBA, any size, in order); with a mask (of its size): one, and strength
+    layered         source (RGBA, any size), layers, resolution; width and height follow from these
     controlnet      control; with a mask: for an inpaint ControlNet
     """
 
@@ -192,7 +192,7 @@ class Rendering:
     caption: str | None = None
     """The prompt that the model found itself, where the request left it to it."""
     adjustments: tuple[str, ...] = ()
-    """What was done otherwise than asked, in sentences without their full stops. Empty where the request is strict."""
+    """What was done otherwise than asked or than usual, in sentences without their full stops."""
 
 
 class ModelInfo(BaseModel):

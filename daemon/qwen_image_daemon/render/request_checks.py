@@ -40,7 +40,7 @@ def _refuse_task(request: RenderRequest, family: Family) -> None:
     if request.task not in family.tasks or way not in MODELS[family.name].pipelines:
         can = ", ".join(sorted(family.tasks))
         raise RequestRefused(
-            f"A model of the family {family.name} cannot do {request.task}{' with a mask' if request.mask else ''}.",
+            f"A model of the family {family.name} cannot do {way}.",
             f"Choose another model; this one can do: {can}.",
         )
 
@@ -146,8 +146,7 @@ def _counts_in_a_step(start: float, end: float, steps: int) -> bool:
 
 def _refuse_mask(mask: Image, size: tuple[int, int]) -> None:
     _refuse_picture("mask", mask, ("L",), size)
-    _, brightest = mask.getextrema()
-    if not isinstance(brightest, int) or brightest < WHITE:
+    if not any(mask.histogram()[WHITE:]):
         raise RequestRefused(
             "The mask is black all over: nothing would be redrawn.",
             "Paint white what is to be redrawn; a mask of the picture's transparency needs a transparent part.",

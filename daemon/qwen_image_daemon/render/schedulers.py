@@ -11,8 +11,8 @@ from qwen_image_daemon.render.models import Pipeline
 from qwen_image_daemon.render.renderer import RequestRefused
 
 _SHIFTS = ("base_shift", "max_shift", "base_image_seq_len", "max_image_seq_len")
-"""What the pipelines read from a scheduler's configuration to shift the noise levels by the picture's size; where a
-scheduler has it not, they take other numbers than the checkpoint's without a word."""
+"""What the pipelines read from a scheduler's configuration, to shift the noise levels by the picture's size; where
+it is missing, they take other numbers than the checkpoint's without a word."""
 _LIGHTNING_SHIFT = log(3)
 """https://github.com/ModelTC/Qwen-Image-Lightning: the levels that its LoRAs were distilled on."""
 

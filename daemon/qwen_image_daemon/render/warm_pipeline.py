@@ -63,6 +63,10 @@ class CallerProgress:
         return self._with_caller
 
 
+class _DenoisedError(Exception):
+    """Raised to leave a pipeline that cannot end before the decoding."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Plan:
     """A request that was checked, with what the checks found out."""
@@ -216,11 +220,15 @@ class WarmPipeline:
     def _denoised(self, plan: _Plan, prompts: dict[str, Any], caller: CallerProgress) -> torch.Tensor:
         """Give the packed latents (1, tokens, channels) after the last step."""
         request = plan.request
+        last: list[torch.Tensor] = []
 
         def on_step_end(_: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             # Waits for the device, so that a step that is reported is finished, and ends a ruined picture early.
             refuse_not_finite(tensors["latents"], f"Step {step + 1} of the picture")
             caller.report("denoise", step + 1, plan.steps)
+            if step + 1 == plan.steps and not plan.facts.gives_latents:
+                last.append(tensors["latents"])
+                raise _DenoisedError
             return tensors  # the pipelines take back what they handed out
 
         pipeline = self._pipelines.pipeline(
@@ -241,6 +249,8 @@ class WarmPipeline:
             arguments["max_sequence_length"] = pipeline.tokenizer_max_length
         try:
             latents: torch.Tensor = pipeline(**arguments).images
+        except _DenoisedError:
+            latents = last.pop()
         finally:
             # They tidy up only where they end themselves.
             pipeline.maybe_free_model_hooks()
