@@ -16,6 +16,7 @@ from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
 from qwen_image_daemon.render.memory_report import device_memory
+from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     MemoryInfo,
@@ -59,6 +60,8 @@ class DiffusersRenderer:
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
         warm, precision, notes = self._first_that_works(device)
         info = ModelInfo(
+            family=self._model.family,
+            licence=MODELS[self._model.family].licence,
             pipeline=found,
             source=self._model.source,
             revision=self._model.revision,

@@ -21,6 +21,7 @@ from typing import Annotated, ClassVar, Literal, Protocol, Self
 from PIL.Image import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.jobs.models import LoraUse, SchedulerUse
 from qwen_image_daemon.jobs.tasks import Task
 
@@ -200,6 +201,10 @@ class ModelInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    family: FamilyName = "qwen-image"
+    """Architecture of the model. Results from before there were several have none, and are of this one."""
+    licence: str | None = None
+    """The makers' licence, as far as it is known."""
     pipeline: str
     """Class of the pipeline, for example `QwenImagePipeline`."""
     source: str
