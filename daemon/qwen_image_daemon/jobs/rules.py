@@ -315,8 +315,7 @@ def the_control_lasts(settings: Settings) -> Iterator[Fault]:
 
 
 def a_mask_is_there_to_preserve(settings: Settings) -> Iterator[Fault]:
-    """Refuse to give up what is not masked where nothing is masked. To preserve it is the default, and
-    harmless."""
+    """Refuse to give up what is not masked where nothing is masked; to preserve it is the default."""
     unmasked = settings.task in {"edit", "controlnet"} and not settings.get("mask")
     if unmasked and settings.get("preserve_unmasked") is False and ("mask",) not in settings.refused:
         yield Fault(("preserve_unmasked",), "it has no effect without a mask.", "Name a mask, or take it out.")
@@ -331,12 +330,12 @@ def a_style_has_words_to_stand_by(settings: Settings) -> Iterator[Fault]:
 
 def scheduler_settings_are_its_own(settings: Settings) -> Iterator[Fault]:
     """Refuse settings that the scheduler does not have: diffusers would pass over them."""
-    scheduler = settings.scheduler()
-    name = scheduler.get("name")
-    for key in scheduler:
+    given = {key: value for key, value in settings.scheduler().items() if value is not None}
+    name = given.pop("name", None)
+    for key in given:
         if key == "solver_order" and name != "unipc":
             yield Fault(("scheduler", key), f"it is for unipc, not for {name}.", "Take it out.")
-        elif key != "name" and name == "lightning" and scheduler[key] is not None:
+        elif name == "lightning":
             yield Fault(
                 ("scheduler", key),
                 "lightning is one fixed setting.",

@@ -115,6 +115,12 @@ class ImageRecord(Record):
     seed: int
     steps: int
     """Denoising steps that were run."""
+    layers: tuple[FileRecord, ...] = ()
+    """Of a picture that was taken apart: its layers, the lowest first."""
+    caption: str | None = None
+    """The prompt that the model found itself, where the job left it to it."""
+    adjustments: tuple[str, ...] = ()
+    """What was done otherwise than asked, in sentences."""
     seconds: StageSeconds
     save_seconds: float
 
