@@ -472,7 +472,7 @@ _WORK: frozenset[KeyPath] = frozenset({("preset",), ("true_cfg_scale",), ("stric
 def references_are_not_too_many(settings: Settings, family: Family) -> Iterator[Fault]:
     """Refuse more pictures than the pipeline looks at."""
     images = settings.get("images") or ()
-    if len(images) > family.max_references:
+    if len(images) > family.max_references and not settings.get("mask"):
         allowed = f"{family.max_references} picture{'s' if family.max_references > 1 else ''}"
         yield Fault(
             ("images",),
@@ -482,18 +482,18 @@ def references_are_not_too_many(settings: Settings, family: Family) -> Iterator[
 
 
 def a_mask_can_be_followed(settings: Settings, family: Family) -> Iterator[Fault]:
-    """Refuse a mask where the pipeline takes none, or with several pictures."""
+    """Refuse a mask for several pictures, or where the pipeline takes none."""
     if settings.task != "edit" or not settings.get("mask"):
         return
-    if not family.edits_with_mask:
+    if len(settings.get("images") or ()) > 1:
+        yield Fault(
+            ("mask",), "with several pictures there can be no mask.", "Keep one picture, or take mask out."
+        )
+    elif not family.edits_with_mask:
         yield Fault(
             ("mask",),
             f"models of the family {family.name} edit without a mask.",
             "Take it out and say in the prompt where, or choose a model of the family qwen-image-edit.",
-        )
-    elif len(settings.get("images") or ()) > 1:
-        yield Fault(
-            ("mask",), "with several pictures there can be no mask.", "Keep one picture, or take mask out."
         )
 
 
