@@ -13,8 +13,7 @@ _OF_A_FILE: Final = frozenset({"end", "$schema"})
 def batch_definitions(jobs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     """Give the definitions of a file with many jobs, from those of all kinds of jobs.
 
-    """Give the definitions of a file with many jobs, from those of all kinds of jobs that stand alone.
-
+    All settings are allowed wherever one kind of job has them: only the whole of a job tells its kind.
     """
     settings = _settings_of_any(jobs)
     own = BatchSettings.model_json_schema()["properties"]
