@@ -175,7 +175,7 @@ class _Reading:
         if self.found and (settings.on_invalid != "skip" or not jobs):
             return self.rejection(self.found, of=len(drafts))
         return Batch(
-            name=values.get("name"),
+            name=self.fill_in(values).get("name"),
             id=values.get("id"),
             jobs=jobs,
             list_name=settings.prompts_from,
