@@ -97,14 +97,8 @@ def test_prompts_by_lot_follow_the_seed_where_there_is_one() -> None:
 
 
 def test_jobs_of_one_name_are_numbered_and_those_with_their_own_keep_it() -> None:
-    jobs = "".join(f'[[jobs]]
-prompt = "{prompt}"
-' for prompt in "abc")
-    text = f'name = "all"
-[defaults]
-name = "x"
-{jobs}name = "c"
-'
+    jobs = "".join(f'[[jobs]]\nprompt = "{prompt}"\n' for prompt in "abc")
+    text = f'name = "all"\n[defaults]\nname = "x"\n{jobs}name = "c"\n'
     batch = read(text)
     assert batch.name == "all"
     assert [job.job.name for job in batch.jobs] == ["x-1", "x-2", "c"]
