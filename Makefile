@@ -9,12 +9,14 @@ INSTALLED := $(VENV)/.installed
 install: $(INSTALLED)
 
 # torch first, by its exact version: anything looser may bring several GB of another build along.
+# torchvision, for tests only (tests/vision.py), into a folder of its own and without the CUDA libraries that it names.
 $(INSTALLED): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "Python's venv module is missing: apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/torchvision torchvision==0.28.0
 	@touch $@
 
 demo: install

@@ -131,7 +131,14 @@ class Rooms:
 
 
 INFO = ModelInfo(
-    pipeline="Test", source="none", revision=None, device="none", precision="none", versions={}, load_seconds=0.0
+    family="demo",
+    pipeline="Test",
+    source="none",
+    revision=None,
+    device="none",
+    precision="none",
+    versions={},
+    load_seconds=0.0,
 )
 MEMORY = MemoryInfo(
     device="none", allocated_bytes=1, reserved_bytes=2, free_bytes=3, total_bytes=4, process_rss_bytes=5

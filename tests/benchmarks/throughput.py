@@ -59,7 +59,7 @@ def measure(folder: Path, wanted: argparse.Namespace) -> list[float]:
     """Give the ratio of each round."""
     tool = REPOSITORY / "tools" / "tiny_checkpoint.py"
     checkpoint, pictures = folder / "tiny", folder / "plain"
-    subprocess.run([sys.executable, str(tool), str(checkpoint)], check=True, capture_output=True)
+    subprocess.run([sys.executable, str(tool), "qwen-image", str(checkpoint)], check=True, capture_output=True)
     pictures.mkdir()
     arguments = [str(v) for v in (checkpoint, pictures, wanted.jobs, wanted.steps, wanted.side, wanted.rounds)]
     plain = subprocess.Popen(

@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw
 
 from demo_model.reader import Object, Reading, read
 from qwen_image_daemon.jobs.families import ASPECT_RATIOS, DEMO, AspectRatio
+from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.renderer import ModelUnavailable, Progress, Renderer, RenderRequest
 from qwen_image_daemon.settings import EMBEDDED, ModelSettings, RenderSettings
@@ -48,7 +49,9 @@ PLAIN = RenderRequest(
 @pytest.fixture(scope="module")
 def demo() -> Iterator[Renderer]:
     with DiffusersRenderer(
-        ModelSettings(family="demo", source=EMBEDDED), RenderSettings(device="cpu", precisions=("float32",))
+        ModelSettings(family="demo", source=EMBEDDED),
+        RenderSettings(device="cpu", precisions=("float32",)),
+        Accessories(),
     ) as renderer:
         yield renderer
 
@@ -203,7 +206,8 @@ def test_a_checkpoint_with_an_altered_file_is_refused_by_name(tmp_path: Path) ->
     content = bytearray(weights.read_bytes())
     content[len(content) // 2] ^= 1
     weights.write_bytes(content)
-    renderer = DiffusersRenderer(ModelSettings(family="demo", source=str(tmp_path)), RenderSettings(device="cpu"))
+    model = ModelSettings(family="demo", source=str(tmp_path))
+    renderer = DiffusersRenderer(model, RenderSettings(device="cpu"), Accessories())
     with pytest.raises(ModelUnavailable, match=r"vae/diffusion_pytorch_model\.safetensors was altered"):
         renderer.__enter__()
 

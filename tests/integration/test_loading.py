@@ -13,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.devices import choose_device, lacking
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.render.renderer import ModelInfo, ModelUnavailable
@@ -21,6 +22,7 @@ from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 PRELUDE = """
 import sys
+from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.settings import ModelSettings, RenderSettings
 """
@@ -36,7 +38,8 @@ def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 def loaded(source: Path | str, *precisions: Precision) -> ModelInfo:
     """Load, leave, and give what the renderer said about itself."""
     settings = RenderSettings(device="cpu", precisions=precisions or ("float32",))
-    with open_renderer(ModelSettings(family="demo", source=str(source)), settings, dry_run=False) as renderer:
+    model = ModelSettings(family="demo", source=str(source))
+    with open_renderer(model, settings, Accessories(), dry_run=False) as renderer:
         return renderer.info
 
 
@@ -205,7 +208,7 @@ def test_a_cuda_device_that_is_not_there_is_told(tiny_checkpoint: Path) -> None:
 
     with (
         pytest.raises(ModelUnavailable, match="No CUDA device"),
-        open_renderer(model, RenderSettings(device="cuda:1"), dry_run=False),
+        open_renderer(model, RenderSettings(device="cuda:1"), Accessories(), dry_run=False),
     ):
         pass
 
@@ -224,7 +227,7 @@ def answer_of(program: str) -> str:
 
 def test_opening_a_dry_run_imports_no_model_library() -> None:
     program = """
-with open_renderer(ModelSettings(source="anything"), RenderSettings(), dry_run=True) as renderer:
+with open_renderer(ModelSettings(source="anything"), RenderSettings(), Accessories(), dry_run=True) as renderer:
     renderer.clean_up()
 print({"torch", "diffusers", "transformers", "accelerate"} & set(sys.modules))
 """
@@ -233,7 +236,7 @@ print({"torch", "diffusers", "transformers", "accelerate"} & set(sys.modules))
 
 def test_code_from_a_checkpoint_is_switched_off_in_diffusers_itself() -> None:
     program = """
-open_renderer(ModelSettings(source="anything"), RenderSettings(), dry_run=False)
+open_renderer(ModelSettings(source="anything"), RenderSettings(), Accessories(), dry_run=False)
 from diffusers.utils.constants import DIFFUSERS_DISABLE_REMOTE_CODE
 print(DIFFUSERS_DISABLE_REMOTE_CODE)
 """

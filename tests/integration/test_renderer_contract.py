@@ -13,6 +13,7 @@ import torch
 from diffusers import QwenImageImg2ImgPipeline
 from PIL import Image, ImageChops, ImageStat
 
+from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.embeddings import KEPT
 from qwen_image_daemon.render.opening import open_renderer
@@ -73,7 +74,8 @@ def raising_at(step: int, error: Exception) -> Callable[[Progress], None]:
 
 
 def opened(source: Path, *, dry_run: bool = False) -> Renderer:
-    return open_renderer(ModelSettings(family="demo", source=str(source)), SETTINGS, dry_run=dry_run)
+    model = ModelSettings(family="demo", source=str(source))
+    return open_renderer(model, SETTINGS, Accessories(), dry_run=dry_run)
 
 
 @pytest.fixture(scope="module", params=["dry-run", "tiny checkpoint"])
@@ -92,7 +94,7 @@ def pipeline_of(renderer: Renderer) -> Any:
     """Reach behind the seam: hooks on the modules are how these tests see and disturb a model."""
     assert isinstance(renderer, DiffusersRenderer)
     warm, _, _ = renderer._entered
-    return warm._pipeline
+    return warm._pipelines.loaded
 
 
 def module_of(renderer: Renderer, path: str) -> torch.nn.Module:
@@ -173,7 +175,7 @@ def test_what_progress_raises_ends_the_render_at_once_and_leaves_no_trace(
         (replace(PLAIN, num_inference_steps=0), "0 inference steps"),
         (replace(PLAIN, true_cfg_scale=4.0), "no negative prompt"),
         (replace(PLAIN, negative_prompt="fog"), "a negative prompt do not go together"),
-        (replace(PLAIN, source=picture("red")), "neither source nor strength"),
+        (replace(PLAIN, source=picture("red")), "Text-to-image takes no source"),
         (replace(REDRAWN, strength=None), "needs a source and a strength"),
         (replace(REDRAWN, strength=0.0), "strength of 0.0"),
         (replace(REDRAWN, source=picture("red").convert("L")), "L of 96×64 pixels"),

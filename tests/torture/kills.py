@@ -27,7 +27,9 @@ STEP_SECONDS = "0.001"
 def kill_with_model(where: Path, *, kills: int = 30, jobs: int = 60, boxes: int = 1) -> Row:
     """Do the same while the tiny checkpoint draws, of the real classes."""
     tool = Path(__file__).resolve().parents[2] / "tools" / "tiny_checkpoint.py"
-    subprocess.run([sys.executable, str(tool), str(where / "checkpoint")], check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, str(tool), "qwen-image", str(where / "checkpoint")], check=True, capture_output=True
+    )
     return kill_at_random(where, kills=kills, jobs=jobs, boxes=boxes, model=where / "checkpoint")
 
 

@@ -54,6 +54,8 @@ def _lines(found: JobList, now: datetime) -> Iterator[str]:
 def _since(item: QueueItem, now: datetime) -> str:
     if item.status == "rendering" and item.started_at is not None:
         return f"begun {_long(now - item.started_at)} ago"
+    if item.status == "queued" and item.not_before is not None and now < item.not_before:
+        return f"waits until {item.not_before.isoformat(sep=' ', timespec='minutes')}"
     return f"there for {_long(now - item.received_at)}"
 
 

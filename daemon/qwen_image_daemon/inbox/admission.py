@@ -22,10 +22,10 @@ from qwen_image_daemon.inbox.verdicts import (
     Pictures,
     complaint,
     content_of,
-    decisive_size,
+    done_before,
     other_content,
     seed_by_lot,
-    unfit_together,
+    undrawable,
 )
 from qwen_image_daemon.jobs.batches import Batch
 from qwen_image_daemon.jobs.families import Size
@@ -36,7 +36,7 @@ from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.durable import copy_synced
 from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome, ProblemRecord
-from qwen_image_daemon.spool.repeats import Repeats, SameIdOtherContent
+from qwen_image_daemon.spool.repeats import DoneBefore, Repeats, SameIdOtherContent
 from qwen_image_daemon.spool.spool import DROPPED, INPUTS, Entry
 
 log = structlog.get_logger(__name__)
@@ -191,23 +191,25 @@ class Admission:
         if isinstance(job, Batch):
             return self._commit_batch(entry, record, job, pictures)
         problems = (*(job.problems if isinstance(job, Rejection) else ()), *pictures.unfit.values())
-        if not isinstance(job, Rejection) and not problems:
+        if not isinstance(job, Rejection):
             where = PurePosixPath(record.source.path).name
-            problems = unfit_together(job, where, entry, pictures, self._catalogue)
+            problems = (*problems, *undrawable(job, where, pictures, self._catalogue))
         if isinstance(job, Rejection) or problems:
             return self._refuse(entry, record, problems)
         requested = record.model_copy(update={"requested": job})
-        if job.id is not None:
-            try:
-                earlier = self._repeats.find(job.id, content_of(record))
-            except SameIdOtherContent as other:
-                return self._refuse(entry, requested, (other_content(record, other),))
-            if earlier is not None:
-                log.info("drop.repeated", file=record.source.path, earlier=earlier)
-                outcome = Outcome(status="duplicate", finished_at=self._clock(), earlier=earlier)
-                return self._spool.commit(entry, requested, outcome)
-            self._repeats.remember(job.id, content_of(record), entry.id)
-        effective = resolve(job, self._catalogue, seed=seed_by_lot(), source=decisive_size(job, pictures.sizes))
+        content = content_of(record)
+        try:
+            earlier = self._repeats.earlier(job, content)
+        except SameIdOtherContent as other:
+            return self._refuse(entry, requested, (other_content(record, other),))
+        except DoneBefore as done:
+            return self._refuse(entry, requested, (done_before(record, done),))
+        if earlier is not None:
+            log.info("drop.repeated", file=record.source.path, earlier=earlier)
+            outcome = Outcome(status="duplicate", finished_at=self._clock(), earlier=earlier)
+            return self._spool.commit(entry, requested, outcome)
+        self._repeats.note(job, content, entry.id)
+        effective = resolve(job, self._catalogue, seed=seed_by_lot(), source=pictures.decisive_size(job))
         # Logged first: once committed, the entry and its log are the next loop's.
         log.info("job.accepted", file=record.source.path, images=job.num_images, task=job.task)
         return self._spool.commit(entry, requested.model_copy(update={"effective": effective}))
@@ -231,7 +233,7 @@ class Admission:
             except UnfitPicture as fault:
                 unfit[picture.path] = complaint(record.source.path, picture.path, fault)
             self._alive()
-        return Pictures(sizes, unfit)
+        return Pictures(sizes, unfit, {picture.path: entry.input_path(picture.path) for picture in record.inputs})
 
     def _refuse(self, entry: Entry, record: JobRecord, problems: tuple[Problem, ...]) -> Entry:
         reports = tuple(ProblemRecord.of(problem) for problem in problems)

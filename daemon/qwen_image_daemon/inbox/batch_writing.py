@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -13,21 +13,20 @@ import structlog
 from qwen_image_daemon.inbox.verdicts import (
     Pictures,
     content_of,
-    decisive_size,
+    done_before,
     other_content,
     seed_by_lot,
-    unfit_together,
+    undrawable,
 )
 from qwen_image_daemon.jobs.batches import Batch, BatchedJob, job_text, numbered
 from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import Size
-from qwen_image_daemon.jobs.models import source_images, source_paths
+from qwen_image_daemon.jobs.models import AnyJob, source_paths
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Problem
-from qwen_image_daemon.jobs.resolution import resolve, takes_the_sources_shape, wants_source_size
+from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.records import BatchPlace, FileRecord, JobRecord, Outcome, ProblemRecord
-from qwen_image_daemon.spool.repeats import Repeats, SameIdOtherContent
+from qwen_image_daemon.spool.repeats import DoneBefore, Repeats, SameIdOtherContent
 from qwen_image_daemon.spool.spool import DROPPED, INPUTS, JOB, ORIGINALS, OUTCOME, Entry, Spool
 
 log = structlog.get_logger(__name__)
@@ -61,10 +60,10 @@ class BatchWriting:
 
         Raises BatchRefused, before anything is remembered; OSError.
         """
-        batch = self._without_bad_pictures(entry, record, batch, pictures)
+        batch = self._without_bad_pictures(record, batch, pictures)
         originals = tuple(_recorded(path) for path in entry.dropped_files())
         place = BatchPlace(id=entry.id, name=record.name, key=batch.id, files=originals)
-        whole = _Whole(entry, record, place, pictures.sizes, _Sent(self.repeats, record, place, batch))
+        whole = _Whole(entry, record, place, pictures, _Sent(self.repeats, record, place, batch))
         for number, job in enumerate(batch.jobs, start=1):
             self._write_job(whole, number, job)
             self.alive()
@@ -74,27 +73,16 @@ class BatchWriting:
         log.info("batch.accepted", file=record.source.path, jobs=len(batch.jobs), left_out=len(batch.left_out))
         return len(batch.jobs) + bool(batch.problems)
 
-    def _without_bad_pictures(self, entry: Entry, record: JobRecord, batch: Batch, pictures: Pictures) -> Batch:
+    def _without_bad_pictures(self, record: JobRecord, batch: Batch, pictures: Pictures) -> Batch:
         """Leave out the jobs whose pictures cannot be used. Raises BatchRefused where all or none count."""
         file = PurePosixPath(record.source.path).name
         good: list[BatchedJob] = []
         left_out = list(batch.left_out)
         problems: dict[Problem, None] = {}
-        looked_at: dict[Hashable, tuple[Problem, ...]] = {}
         for job in batch.jobs:
             where = f"{file}, job {job.origin.index} of {job.origin.of}"
-            found = tuple(pictures.unfit[name] for name in source_paths(job.job) if name in pictures.unfit)
-            if not found:
-                # Looked at once for all jobs that read the same pictures in the same way.
-                key = (
-                    source_images(job.job),
-                    job.job.model,
-                    wants_source_size(job.job),
-                    takes_the_sources_shape(job.job),
-                )
-                if key not in looked_at:
-                    looked_at[key] = unfit_together(job.job, where, entry, pictures, self.catalogue)
-                found = looked_at[key]
+            unfit = [pictures.unfit[name] for name in source_paths(job.job) if name in pictures.unfit]
+            found = [*unfit, *undrawable(job.job, where, pictures, self.catalogue)]
             problems |= dict.fromkeys(found)
             if found:
                 left_out.append(job.values)
@@ -124,7 +112,7 @@ class BatchWriting:
                 outcome = Outcome(status="duplicate", finished_at=self.clock(), earlier=earlier)
                 (own.folder / OUTCOME).write_bytes(outcome.to_bytes())
             else:
-                size = decisive_size(job.job, whole.sizes)
+                size = whole.pictures.decisive_size(job.job)
                 effective = resolve(job.job, self.catalogue, seed=seed_by_lot(), source=size)
                 record = record.model_copy(update={"effective": effective})
                 log.info("job.accepted", file=source, images=job.job.num_images, task=job.job.task)
@@ -164,7 +152,7 @@ class _Whole:
     record: JobRecord
     """As if it were one job that was not read."""
     place: BatchPlace
-    sizes: Mapping[str, Size]
+    pictures: Pictures
     sent: "_Sent"
 
     def record_of(self, own: Entry, number: int, pictures: Sequence[str]) -> JobRecord:
@@ -187,31 +175,32 @@ class _Sent:
         self._content = content_of(record, *(file.sha256 for file in place.files))
         self._known: Mapping[int, str] = {}
         self._ids: dict[int, str] = {}
-        self._own: list[tuple[str, str, str]] = []
+        self._own: list[tuple[AnyJob, str, str]] = []
         try:
             if place.key is not None:
                 self._known = self._repeats.find_batch(place.key, self._content)
             for job in batch.jobs:
-                if job.job.id is not None:
-                    self._repeats.find(job.job.id, _content_of(job, record))
+                self._repeats.earlier(job.job, _content_of(job, record))
         except SameIdOtherContent as other:
             raise BatchRefused((other_content(record, other),)) from None
+        except DoneBefore as done:
+            raise BatchRefused((done_before(record, done),)) from None
 
     def earlier(self, job: BatchedJob, record: JobRecord) -> str | None:
         """Give the id of the earlier job that answers this one; None where this one is to be drawn."""
         known = self._known.get(job.origin.index)
-        if known is None and job.job.id is not None:
+        if known is None:
             content = _content_of(job, record)
-            known = self._repeats.find(job.job.id, content)
+            known = self._repeats.earlier(job.job, content)
             if known is None:
-                self._own.append((job.job.id, content, record.id))
+                self._own.append((job.job, content, record.id))
         self._ids[job.origin.index] = known or record.id
         return known
 
     def remember(self) -> None:
         """Note all that is new, before the batch is committed."""
-        for key, content, job_id in self._own:
-            self._repeats.remember(key, content, job_id)
+        for job, content, job_id in self._own:
+            self._repeats.note(job, content, job_id)
         if self._place.key is not None:
             self._repeats.remember(self._place.key, self._content, self._place.id, self._ids)
 

@@ -161,7 +161,10 @@ def _public_names(record: JobRecord, images: Iterable[ImageRecord], mark: str = 
         # 0004.png of the spool becomes portrait-5.png: numbered from 1, as people count.
         spooled = Path(image.file.path)
         values = {**known, "index": str(int(spooled.stem) + 1), "seed": str(image.seed)}
-        names[image.file.path] = f"{stem_of(template, values)}{spooled.suffix}"
+        stem = stem_of(template, values)
+        names[image.file.path] = f"{stem}{spooled.suffix}"
+        for number, layer in enumerate(image.layers, start=1):
+            names[layer.path] = f"{stem}-layer-{number}{Path(layer.path).suffix}"
     return names
 
 

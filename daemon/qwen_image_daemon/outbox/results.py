@@ -61,6 +61,10 @@ class ImageResult(Record):
     """Drawing one picture with this seed and the effective parameters gives this picture again."""
     steps: int
     """Denoising steps that were run."""
+    layers: tuple[FileRecord, ...] = ()
+    """Of a layered job: the layers as files of their own, the lowest first; `file` has all, one over the other."""
+    caption: str | None = None
+    """The prompt that the model found itself, where a layered job left it to it."""
 
 
 class JobResult(Record):
@@ -113,10 +117,18 @@ def image_results(images: Iterable[ImageRecord], names: dict[str, str]) -> tuple
     """Describe the pictures under the names that they have in the result folder."""
     return tuple(
         ImageResult(
-            file=image.file.model_copy(update={"path": names[image.file.path]}), seed=image.seed, steps=image.steps
+            file=_renamed(image.file, names),
+            seed=image.seed,
+            steps=image.steps,
+            layers=tuple(_renamed(layer, names) for layer in image.layers),
+            caption=image.caption,
         )
         for image in images
     )
+
+
+def _renamed(file: FileRecord, names: dict[str, str]) -> FileRecord:
+    return file.model_copy(update={"path": names[file.path]})
 
 
 def _sum(seconds: Iterable[float]) -> float:

@@ -3,16 +3,20 @@
 import gc
 import time
 from collections.abc import Callable
-from typing import Self
+from typing import Any, Self
 
 import structlog
 import torch
 
 from qwen_image_daemon.jobs.families import FAMILIES
+from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
+from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.host_memory import Heap
-from qwen_image_daemon.render.loading import load_pipeline, pipeline_class
+from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
+from qwen_image_daemon.render.loras import Loras
 from qwen_image_daemon.render.memory_report import device_memory
+from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     MemoryInfo,
@@ -23,9 +27,11 @@ from qwen_image_daemon.render.renderer import (
     RenderError,
     Rendering,
     RenderRequest,
+    RequestRefused,
     UnexpectedFailure,
 )
-from qwen_image_daemon.render.startup_checks import refuse_blank, refuse_incomplete, trial_request
+from qwen_image_daemon.render.startup_checks import refuse_incomplete, trial_request
+from qwen_image_daemon.render.task_pipelines import TaskPipelines
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
@@ -37,9 +43,10 @@ log = structlog.get_logger()
 class DiffusersRenderer:
     """One checkpoint on one device, loaded in the first precision that the machine and the checkpoint bear."""
 
-    def __init__(self, model: ModelSettings, settings: RenderSettings) -> None:
+    def __init__(self, model: ModelSettings, settings: RenderSettings, accessories: Accessories) -> None:
         self._model = model
         self._settings = settings
+        self._accessories = accessories
         self._family = FAMILIES[model.family]
         self._loaded: tuple[WarmPipeline, torch.device, ModelInfo] | None = None
         self._heap = Heap()
@@ -53,6 +60,8 @@ class DiffusersRenderer:
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
         warm, precision, notes = self._first_that_works(device)
         info = ModelInfo(
+            family=self._model.family,
+            licence=MODELS[self._model.family].licence,
             pipeline=found,
             source=self._model.source,
             revision=self._model.revision,
@@ -150,11 +159,28 @@ class DiffusersRenderer:
             pipeline = load_pipeline(self._model, precision, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             pipeline.to(device)
-            warm = WarmPipeline(pipeline, self._family)
-            refuse_blank(warm.draw(trial_request(self._family), CallerProgress(lambda _: None)))
+            warm = self._warm(pipeline, device, precision)
+            warm.draw(trial_request(self._family), CallerProgress(lambda _: None))
             return warm
 
         return translated(opened, self._loading_failure)
+
+    def _warm(self, pipeline: Any, device: torch.device, precision: Precision) -> WarmPipeline:
+        def controlnet(name: str) -> Any:
+            settings = self._accessories.controlnets.get(name)
+            if settings is None:
+                raise RequestRefused(
+                    f"There is no ControlNet {name} in the settings.", "Name one of those there are."
+                )
+            return load_controlnet(settings, precision).to(device)
+
+        return WarmPipeline(
+            TaskPipelines(pipeline, self._model.family, controlnet),
+            Loras(pipeline.transformer, type(pipeline), self._accessories.loras),
+            PromptEncoder(pipeline, self._family),
+            self._family,
+            self._settings,
+        )
 
 
 def _notes(passed_over: dict[Precision, str]) -> tuple[str, ...]:

@@ -1,25 +1,22 @@
 """Drawing one job: model, source, picture after picture. Pictures go to the saver, how it went to the caller."""
 
-import errno
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import structlog
-from PIL.Image import Image
 
 from qwen_image_daemon.crash_points import crash_point
-from qwen_image_daemon.jobs.families import Size
-from qwen_image_daemon.jobs.resolution import EffectiveParameters, adjustments_of
+from qwen_image_daemon.jobs.resolution import adjustments_of
 from qwen_image_daemon.render.deadline import Deadline
 from qwen_image_daemon.render.interruptions import Interruptions
+from qwen_image_daemon.render.job_pictures import PreparedJob, prepared
 from qwen_image_daemon.render.pace import Pace
-from qwen_image_daemon.render.renderer import Progress, Renderer, RenderRequest, RequestRefused
+from qwen_image_daemon.render.renderer import Progress, Renderer
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
-from qwen_image_daemon.render.sources import load_source
 from qwen_image_daemon.render.warm_model import WarmModel
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 from qwen_image_daemon.spool.reports import RenderReport
@@ -56,32 +53,33 @@ class JobDrawing:
                 activity="rendering", model_name=self._warm.name, model=renderer.info, memory=memory_before
             )
         )
-        source, adjustments = _source(entry, parameters)
-        self._draw_missing(renderer, entry, record, _request(parameters, source))
+        job = prepared(parameters, renderer.info.family, entry.input_path)
+        self._draw_missing(renderer, entry, record, job)
         return Outcome(
             status="succeeded",
             finished_at=datetime.now(UTC),
             load_seconds=round(load_seconds, 4),
-            adjustments=(*_wishes(record), *adjustments),
+            adjustments=(*_wishes(record), *job.notes),
             model=renderer.info,
             memory_before=memory_before,
             memory_after=renderer.clean_up(),
         )
 
-    def _draw_missing(self, renderer: Renderer, entry: Entry, record: JobRecord, first: RenderRequest) -> None:
+    def _draw_missing(self, renderer: Renderer, entry: Entry, record: JobRecord, job: PreparedJob) -> None:
         parameters = record.to_do()
-        finished = entry.finished_images()
-        pace = Pace(record, parameters.num_images - len(finished), steps_that_run(first), datetime.now(UTC))
+        there = entry.finished_images()
+        pace = Pace(record, parameters.num_images - len(there), steps_that_run(job.request), datetime.now(UTC))
         deadline = Deadline(record.timeout_seconds)
         for index in range(parameters.num_images):
-            if index in finished:
+            if index in there:
                 continue
             self._interruptions.at_image()
-            request = replace(first, seed=parameters.seed + index)
+            request = replace(job.request, seed=parameters.seed + index)
             rendering = renderer.render(request, self._progress(entry, pace, deadline, index))
             crash_point("render.image-drawn")
             pace.image_done()
-            self._saver.save(entry, index, rendering, parameters)
+            finished = replace(rendering, image=job.finished(rendering.image))
+            self._saver.save(entry, index, finished, parameters)
             log.info("image.rendered", index=index, seed=request.seed, **rendering.seconds.model_dump())
 
     def _loaded(self, model: str) -> Renderer:
@@ -105,38 +103,3 @@ class JobDrawing:
 
 def _wishes(record: JobRecord) -> tuple[str, ...]:
     return () if record.requested is None else adjustments_of(record.requested, record.to_do())
-
-
-def _request(parameters: EffectiveParameters, source: Image | None) -> RenderRequest:
-    return RenderRequest(
-        task=parameters.task,
-        prompt=parameters.prompt,
-        negative_prompt=parameters.negative_prompt,
-        true_cfg_scale=parameters.true_cfg_scale,
-        num_inference_steps=parameters.num_inference_steps,
-        width=parameters.width,
-        height=parameters.height,
-        seed=parameters.seed,
-        source=source,
-        strength=parameters.strength,
-    )
-
-
-def _source(entry: Entry, parameters: EffectiveParameters) -> tuple[Image | None, tuple[str, ...]]:
-    if parameters.task not in {"text-to-image", "image-to-image"}:
-        raise RequestRefused(
-            f"This renderer does not draw {parameters.task} jobs yet.",
-            "Use a text-to-image or image-to-image job.",
-        )
-    if parameters.image is None:
-        return None, ()
-    try:
-        return load_source(entry.input_path(parameters.image), Size(parameters.width, parameters.height))
-    except OSError as error:
-        # Pillow's own complaints carry no number; those that do are the disk's.
-        if error.errno not in {None, errno.ENOENT}:
-            raise
-        raise RequestRefused(
-            f"The job's copy of {parameters.image} cannot be read any more: {error}.",
-            "Drop the job and its picture again.",
-        ) from None

@@ -44,6 +44,7 @@ class DryRunRenderer:
     def info(self) -> ModelInfo:
         """Say that there is no model."""
         return ModelInfo(
+            family=self._model.family,
             pipeline="DryRun",
             source=self._model.source,
             revision=self._model.revision,
@@ -68,7 +69,8 @@ class DryRunRenderer:
         progress(Progress("decode", steps, steps))
         picture = _painted(request)
         seconds = StageSeconds(encode=0.0, denoise=denoised - started, decode=time.perf_counter() - denoised)
-        return Rendering(picture, seconds, steps)
+        layers = tuple(picture.convert("RGBA") for _ in range(request.layers or 0))
+        return Rendering(picture, seconds, steps, layers)
 
     def clean_up(self) -> MemoryInfo:
         """Report the host's memory."""
@@ -76,7 +78,7 @@ class DryRunRenderer:
 
 
 def _painted(request: RenderRequest) -> Image.Image:
-    """Give the request's colour; image-to-image leaves as much of the source as the strength does not redraw."""
+    """Give the request's colour; a source shines through as far as the strength does not redraw it."""
     flat = Image.new("RGB", (request.width, request.height), _colour(request))
     if request.source is None or request.strength is None:
         return flat

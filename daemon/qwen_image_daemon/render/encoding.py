@@ -7,6 +7,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
+from qwen_image_daemon.render.sources import on_white
 
 DEFAULT_JPEG_QUALITY = 95
 _IMAGE_DESCRIPTION = 0x010E
@@ -37,7 +38,8 @@ def encode(image: Image.Image, parameters: EffectiveParameters, seed: int, *, pn
                 recipe = json.dumps(
                     json.loads(recipe) | dict.fromkeys(_WORDS, "(too long for JPEG: see result.json)")
                 )
-            image.save(file, "JPEG", quality=quality, subsampling=0, exif=_exif(recipe))
+            # A JPEG has no transparency.
+            on_white(image).save(file, "JPEG", quality=quality, subsampling=0, exif=_exif(recipe))
     return file.getvalue()
 
 

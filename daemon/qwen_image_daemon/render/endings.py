@@ -23,7 +23,9 @@ class Endings:
         """Conclude a job whose pictures were written. Does nothing where a write failed: it is not its end yet."""
         images = _finished(entry)
         if len(images) == images_wanted:
-            self.conclude(entry, outcome.model_copy(update={"images": images}))
+            told = (*outcome.adjustments, *(note for image in images for note in image.adjustments))
+            adjustments = tuple(dict.fromkeys(told))
+            self.conclude(entry, outcome.model_copy(update={"images": images, "adjustments": adjustments}))
 
     def cancel(self, entry: Entry) -> None:
         """Conclude a job whose end was asked for, with the pictures that were finished."""

@@ -1,18 +1,21 @@
 """From a checkpoint to a pipeline in host memory. Knows which pipelines this program can draw with."""
 
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from diffusers import DiffusionPipeline
+import transformers
+from diffusers import DiffusionPipeline, QwenImageControlNetModel
 from diffusers.utils import logging as diffusers_logging
-from transformers import Qwen2_5_VLForConditionalGeneration
 from transformers.utils import logging as transformers_logging
 
 from qwen_image_daemon.render.checksums import refuse_altered
 from qwen_image_daemon.render.devices import DTYPES
+from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import ModelUnavailable
-from qwen_image_daemon.settings import ModelSettings, Precision
+from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision
 
-DRAWABLE = ("QwenImagePipeline",)
+Checkpoint = ModelSettings | ControlNetSettings
 
 
 def pipeline_class(model: ModelSettings) -> str:
@@ -20,18 +23,25 @@ def pipeline_class(model: ModelSettings) -> str:
 
     Raises ModelUnavailable where there is no checkpoint or another kind of it, and what diffusers raises.
     """
-    if model.folder is not None and not model.folder.is_dir():
-        raise ModelUnavailable(
-            f"There is no checkpoint folder {model.folder}.", "Set the model's source to where it is."
-        )
+    _refuse_missing(model.folder, model.source)
     if model.folder is not None:
         refuse_altered(model.folder)
     index: dict[str, Any] = DiffusionPipeline.load_config(_place(model), revision=model.revision)
     found = index.get("_class_name")
-    if found not in DRAWABLE:
+    drawable = MODELS[model.family].index_classes
+    if found not in drawable:
+        fitting = [family for family, facts in MODELS.items() if found in facts.index_classes]
         raise ModelUnavailable(
-            f"{model.source} is a checkpoint for {found}, which this program cannot draw with.",
-            f"Use a checkpoint for {' or '.join(DRAWABLE)}.",
+            f"{model.source} is a checkpoint for {found}, which this program cannot draw with"
+            f"{f' as a model of the family {model.family}' if fitting else ''}.",
+            f"Set the model's family to {' or '.join(fitting)}."
+            if fitting
+            else f"Use a checkpoint for {' or '.join(drawable)}.",
+        )
+    if MODELS[model.family].needs_torchvision and find_spec("torchvision") is None:
+        raise ModelUnavailable(
+            f"{model.source} looks at pictures, and needs torchvision, which is not installed.",
+            "Install it in the daemon's environment: pip install 'qwen-image-daemon[vision]'.",
         )
     return str(found)
 
@@ -41,9 +51,7 @@ def load_pipeline(model: ModelSettings, precision: Precision, *, trust_remote_co
 
     Raises ModelUnavailable, and whatever the libraries raise.
     """
-    # The journal is no terminal.
-    diffusers_logging.disable_progress_bar()
-    transformers_logging.disable_progress_bar()
+    _be_quiet()
     pipeline = DiffusionPipeline.from_pretrained(
         _place(model),
         text_encoder=_text_encoder(model, precision),
@@ -56,9 +64,22 @@ def load_pipeline(model: ModelSettings, precision: Precision, *, trust_remote_co
     return pipeline
 
 
+def load_controlnet(controlnet: ControlNetSettings, precision: Precision) -> Any:
+    """Load a ControlNet in the precision. Raises ModelUnavailable, and whatever the libraries raise."""
+    _refuse_missing(controlnet.folder, controlnet.source)
+    _be_quiet()
+    return QwenImageControlNetModel.from_pretrained(
+        _place(controlnet),
+        revision=controlnet.revision,
+        dtype=DTYPES[precision],
+        use_safetensors=True,
+    ).eval()
+
+
 def _text_encoder(model: ModelSettings, precision: Precision) -> Any:
     """Load the text encoder on its own, for the report: transformers fills missing weights with random ones."""
-    encoder, report = Qwen2_5_VLForConditionalGeneration.from_pretrained(
+    kind = getattr(transformers, MODELS[model.family].text_encoder)
+    encoder, report = kind.from_pretrained(
         _place(model),
         subfolder="text_encoder",
         revision=model.revision or "main",
@@ -75,6 +96,19 @@ def _text_encoder(model: ModelSettings, precision: Precision) -> Any:
     return encoder
 
 
-def _place(model: ModelSettings) -> str:
+def _refuse_missing(folder: Path | None, source: str) -> None:
+    if folder is not None and not folder.is_dir():
+        raise ModelUnavailable(
+            f"There is no checkpoint folder {folder}.", f"Set the source {source} to where it is."
+        )
+
+
+def _be_quiet() -> None:
+    # The journal is no terminal.
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
+
+
+def _place(checkpoint: Checkpoint) -> str:
     """Give what the libraries take: a path or a hub name."""
-    return model.source if model.folder is None else str(model.folder)
+    return checkpoint.source if checkpoint.folder is None else str(checkpoint.folder)

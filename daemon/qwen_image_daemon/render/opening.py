@@ -2,12 +2,15 @@
 
 import os
 
+from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.dry_run import DryRunRenderer
 from qwen_image_daemon.render.renderer import Renderer
 from qwen_image_daemon.settings import ModelSettings, RenderSettings
 
 
-def open_renderer(model: ModelSettings, settings: RenderSettings, *, dry_run: bool) -> Renderer:
+def open_renderer(
+    model: ModelSettings, settings: RenderSettings, accessories: Accessories, *, dry_run: bool
+) -> Renderer:
     """Give a renderer for the model, not yet entered: nothing is loaded but libraries.
 
     Unless the settings trust remote code, diffusers' own switch against it is set for the whole process.
@@ -25,4 +28,4 @@ def open_renderer(model: ModelSettings, settings: RenderSettings, *, dry_run: bo
         DiffusersRenderer,
     )
 
-    return DiffusersRenderer(model, settings)
+    return DiffusersRenderer(model, settings, accessories)

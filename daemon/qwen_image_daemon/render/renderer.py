@@ -21,6 +21,8 @@ from typing import Annotated, ClassVar, Literal, Protocol, Self
 from PIL.Image import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict
 
+from qwen_image_daemon.jobs.families import FamilyName
+from qwen_image_daemon.jobs.models import LoraUse, SchedulerUse
 from qwen_image_daemon.jobs.tasks import Task
 
 Remedy = Literal["permanent", "retry", "surroundings", "replace"]
@@ -103,11 +105,30 @@ class MemoryInfo(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Control:
+    """A picture that leads the drawing through a ControlNet, from one part of the steps to another, 0.0 to 1.0."""
+
+    image: Image
+    """RGB, (width, height) of the request. With a mask: the picture of which a part is redrawn."""
+    controlnet: str
+    """Its name in the settings."""
+    scale: float = 1.0
+    start: float = 0.0
+    end: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class RenderRequest:
     """One picture to draw. Sizes in pixels; every field is what will be done, nothing is left open.
 
-    `negative_prompt` is None exactly if classifier-free guidance is off (`true_cfg_scale` 1.0).
-    `source` and `strength` are given exactly for image-to-image; the source is RGB, its size is (width, height).
+    `negative_prompt` is None exactly if classifier-free guidance is off (`true_cfg_scale` 1.0). The prompt is
+    empty only for layered, where the model then describes the picture itself. Which pictures go with which task:
+
+    image-to-image  source (RGB, (width, height)), strength
+    inpaint         source, mask (L, the same size, white is redrawn), strength
+    edit            references (RGB or RGBA, any size, in order); with a mask (of its size): one, and strength
+    layered         source (RGBA, any size), layers, resolution; width and height follow from these
+    controlnet      control; with a mask: for an inpaint ControlNet
     """
 
     task: Task
@@ -120,6 +141,16 @@ class RenderRequest:
     seed: int
     source: Image | None = None
     strength: float | None = None
+    mask: Image | None = None
+    references: tuple[Image, ...] = ()
+    control: Control | None = None
+    layers: int | None = None
+    resolution: int | None = None
+    loras: tuple[LoraUse, ...] = ()
+    scheduler: SchedulerUse | None = None
+    """None: the checkpoint's own."""
+    strict: bool = True
+    """What the model would do otherwise than asked is refused. False: it is done, and told in `adjustments`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +181,19 @@ class StageSeconds(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Rendering:
-    """A drawn picture of exactly the size asked for, RGB."""
+    """A drawn picture of exactly the size asked for."""
 
     image: Image
+    """RGB; RGBA from models that draw transparency. Of a layered request: all layers, one over the other."""
     seconds: StageSeconds
     steps: int
     """Denoising steps that were run: `steps_that_run` of the request."""
+    layers: tuple[Image, ...] = ()
+    """Of a layered request: RGBA, the lowest first."""
+    caption: str | None = None
+    """The prompt that the model found itself, where the request left it to it."""
+    adjustments: tuple[str, ...] = ()
+    """What was done otherwise than asked or than usual, in sentences without their full stops."""
 
 
 class ModelInfo(BaseModel):
@@ -163,6 +201,10 @@ class ModelInfo(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
+    family: FamilyName = "qwen-image"
+    """Architecture of the model. Results from before there were several have none, and are of this one."""
+    licence: str | None = None
+    """The makers' licence, as far as it is known."""
     pipeline: str
     """Class of the pipeline, for example `QwenImagePipeline`."""
     source: str

@@ -2,18 +2,21 @@
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextvars import copy_context
 from functools import partial
+from types import MappingProxyType
 from typing import Self
 
+from qwen_image_daemon.jobs.models import Output, OutputFormat
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.encoding import encode
 from qwen_image_daemon.render.renderer import Rendering
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord
 from qwen_image_daemon.spool.spool import Entry
 
+SUFFIXES: Mapping[OutputFormat, str] = MappingProxyType({"png": "png", "webp": "webp", "jpeg": "jpg"})
 _MOST_PENDING = 4
 """Pictures that may wait for the disk; beyond that the render waits too, for memory is no queue."""
 
@@ -79,17 +82,34 @@ def save_image(
     """Put picture `index` of a job on the disk with its record. Raises OSError."""
     started = time.monotonic()
     seed = parameters.seed + index
-    suffix = {"png": "png", "webp": "webp", "jpeg": "jpg"}[parameters.output.format]
+    suffix = SUFFIXES[parameters.output.format]
     content = encode(rendering.image, parameters, seed, png_compression=png_compression)
+    layers = _encoded_layers(index, rendering, parameters, seed, png_compression)
     record = ImageRecord(
-        file=FileRecord(
-            path=entry.image_path(index, suffix).name,
-            size_bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        ),
+        file=_record(entry.image_path(index, suffix).name, content),
         seed=seed,
         steps=rendering.steps,
+        layers=tuple(_record(name, layer) for name, layer in layers.items()),
+        caption=rendering.caption,
+        adjustments=rendering.adjustments,
         seconds=rendering.seconds,
         save_seconds=round(time.monotonic() - started, 4),
     )
-    entry.keep_image(index, suffix, content, record)
+    entry.keep_image(index, suffix, content, record, layers)
+
+
+def _encoded_layers(
+    index: int, rendering: Rendering, parameters: EffectiveParameters, seed: int, png_compression: int
+) -> dict[str, bytes]:
+    """Give the files of a picture's layers. A JPEG has no transparency: then they are PNGs."""
+    if parameters.output.format == "jpeg":
+        parameters = parameters.model_copy(update={"output": Output()})
+    suffix = SUFFIXES[parameters.output.format]
+    return {
+        f"{index:04d}-layer-{number}.{suffix}": encode(layer, parameters, seed, png_compression=png_compression)
+        for number, layer in enumerate(rendering.layers, start=1)
+    }
+
+
+def _record(name: str, content: bytes) -> FileRecord:
+    return FileRecord(path=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())

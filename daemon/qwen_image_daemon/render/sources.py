@@ -1,55 +1,71 @@
-"""Source pictures: upright, RGB, and brought to the size of the result without being stretched."""
+"""Pictures that a job reads, as they were meant to be seen: upright, in sRGB, RGB or RGBA."""
 
+import io
 from pathlib import Path
+from typing import Final
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
-from qwen_image_daemon.jobs.families import Size
-
-FORMATS = ("PNG", "JPEG", "WEBP")
+FORMATS: Final = ("PNG", "JPEG", "WEBP")
 
 
-def fitted(source: Size, target: Size) -> Size:
-    """Give the largest size of the source's shape that fits into `target`."""
-    scale = min(target.width / source.width, target.height / source.height)
-    return Size(
-        min(target.width, max(1, round(source.width * scale))),
-        min(target.height, max(1, round(source.height * scale))),
-    )
+def read_picture(path: Path) -> tuple[Image.Image, tuple[str, ...]]:
+    """Read a picture upright, as RGB, or as RGBA where it has transparency. Says in sentences what went wrong.
 
-
-def load_source(path: Path, target: Size) -> tuple[Image.Image, tuple[str, ...]]:
-    """Read a picture as the pipelines want it: RGB, `target` in size. Says in sentences what was done to it.
-
-    The shape is kept; what is missing is filled by repeating the outermost pixels. Transparent parts become white.
+    A colour profile is translated into sRGB; one that is broken is left alone, and told. Raises OSError.
     """
     with Image.open(path, formats=FORMATS) as opened:
-        upright = to_rgb(ImageOps.exif_transpose(opened))
-    source = Size(*upright.size)
-    if source == target:
-        return upright, ()
-    inner = fitted(source, target)
-    scaled = upright.resize((inner.width, inner.height), Image.Resampling.LANCZOS)
-    if inner == target:
-        return scaled, (f"{path.name}, {source}, was scaled to {target}",)
-    return _padded(scaled, target), (f"{path.name}, {source}, was scaled to {inner} and padded to {target}",)
+        profile = opened.info.get("icc_profile")
+        upright = ImageOps.exif_transpose(opened)
+    if not profile:
+        return to_colours(upright), ()
+    try:
+        return _in_srgb(upright, profile), ()
+    except (ImageCms.PyCMSError, OSError, ValueError) as error:
+        note = f"the colour profile of {path.name} cannot be used ({error}): its colours were taken as sRGB"
+        return to_colours(upright), (note,)
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Convert a picture of any mode to RGB. 16-bit grey keeps its levels: Pillow's own conversion clips them."""
+def to_colours(image: Image.Image) -> Image.Image:
+    """Convert a picture of any mode to RGB or RGBA. Grey of 16 bits keeps its levels: Pillow would clip them."""
     if image.mode.startswith("I"):
-        return Image.fromarray((np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8)).convert(
-            "RGB"
-        )
-    if image.has_transparency_data:
-        picture = image.convert("RGBA")
-        ground = Image.new("RGBA", picture.size, "white")
-        return Image.alpha_composite(ground, picture).convert("RGB")
-    return image.convert("RGB")
+        levels = (np.asarray(image, dtype=np.uint32) >> 8).clip(0, 255).astype(np.uint8)
+        return Image.fromarray(levels).convert("RGB")
+    return image.convert("RGBA" if image.has_transparency_data else "RGB")
 
 
-def _padded(image: Image.Image, target: Size) -> Image.Image:
-    spare_x, spare_y = target.width - image.width, target.height - image.height
-    margins = ((spare_y // 2, spare_y - spare_y // 2), (spare_x // 2, spare_x - spare_x // 2), (0, 0))
-    return Image.fromarray(np.pad(np.asarray(image), margins, mode="edge"))
+def on_white(image: Image.Image) -> Image.Image:
+    """Give a picture without transparency: what was transparent is white."""
+    if image.mode != "RGBA":
+        return image.convert("RGB")
+    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
+
+
+def _in_srgb(image: Image.Image, profile: bytes) -> Image.Image:
+    """Translate colours. Raises PyCMSError, OSError or ValueError for a profile that is broken or does not fit."""
+    opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+    if ImageCms.getProfileDescription(opened).startswith("sRGB"):
+        # Through the tables and back would move levels by one.
+        return to_colours(image)
+    space = opened.profile.xcolor_space.strip()
+    coloured = to_colours(image)
+    if space == "RGB":
+        held = coloured
+    elif space == "CMYK" and image.mode == "CMYK":
+        held = image
+    elif space == "GRAY" and image.mode in {"1", "L", "LA"}:
+        held = image.convert("L")
+    else:
+        raise ValueError(f"it is for {space}, the picture is {image.mode}")
+    translated = ImageCms.profileToProfile(
+        held.convert("RGB") if held.mode == "RGBA" else held,
+        opened,
+        ImageCms.createProfile("sRGB"),
+        outputMode="RGB",
+    )
+    if translated is None:
+        raise ValueError("nothing came out")
+    if coloured.mode == "RGBA":
+        translated.putalpha(coloured.getchannel("A"))
+    return translated

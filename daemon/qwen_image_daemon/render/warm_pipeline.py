@@ -1,19 +1,45 @@
-"""Drawing one picture with a loaded pipeline, and leaving no trace of it. Knows no settings and no checkpoint."""
+"""Drawing one picture with a loaded model, and leaving no trace of it. Knows no settings but the gate's limits."""
 
-import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
+import structlog
 import torch
-from diffusers import QwenImageImg2ImgPipeline
+from PIL import Image
 
-from qwen_image_daemon.jobs.families import Family
+from qwen_image_daemon.jobs.families import Family, Size
+from qwen_image_daemon.render.calls import arguments_of
 from qwen_image_daemon.render.decoding import decoded, refuse_not_finite
+from qwen_image_daemon.render.differences import (
+    drawn_size,
+    pipeline_of,
+    settled,
+    size_differences,
+    steps_differences,
+)
 from qwen_image_daemon.render.embeddings import PromptEncoder
-from qwen_image_daemon.render.renderer import Progress, Rendering, RenderRequest, Stage, StageSeconds
+from qwen_image_daemon.render.loras import CheckedLora, Loras, lora_differences
+from qwen_image_daemon.render.models import MODELS, Pipeline, way_of
+from qwen_image_daemon.render.picture_gate import refuse_no_picture, refuse_unchanged
+from qwen_image_daemon.render.position_caches import forget_positions
+from qwen_image_daemon.render.renderer import (
+    BadPicture,
+    Progress,
+    Rendering,
+    RenderRequest,
+    Stage,
+    StageSeconds,
+)
 from qwen_image_daemon.render.request_checks import refuse_unfit
 from qwen_image_daemon.render.schedule import steps_that_run
+from qwen_image_daemon.render.schedulers import refuse_scheduler, scheduler_for
+from qwen_image_daemon.render.task_pipelines import TaskPipelines
+from qwen_image_daemon.settings import RenderSettings
+
+log = structlog.get_logger()
 
 
 class CallerProgress:
@@ -37,38 +63,104 @@ class CallerProgress:
         return self._with_caller
 
 
-class WarmPipeline:
-    """A loaded text-to-image pipeline and the image-to-image one that shares everything with it."""
+class _DenoisedError(Exception):
+    """Raised to leave a pipeline that cannot end before the decoding."""
 
-    def __init__(self, pipeline: Any, family: Family) -> None:
-        self._pipeline = pipeline
-        # Not from_pipe: that casts the shared modules to float32 in place.
-        self._image_to_image: Any = QwenImageImg2ImgPipeline(**pipeline.components)
-        self._image_to_image.set_progress_bar_config(disable=True)
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """A request that was checked, with what the checks found out."""
+
+    request: RenderRequest
+    facts: Pipeline
+    steps: int
+    size: Size
+    """In which the pipeline draws."""
+    loras: tuple[CheckedLora, ...]
+    adjustments: tuple[str, ...]
+
+
+class WarmPipeline:
+    """A loaded model, with all ways to draw that its family has."""
+
+    def __init__(
+        self,
+        pipelines: TaskPipelines,
+        loras: Loras,
+        prompts: PromptEncoder,
+        family: Family,
+        limits: RenderSettings,
+    ) -> None:
+        self._pipelines = pipelines
+        self._loras = loras
+        self._prompts = prompts
         self._family = family
-        self._prompts = PromptEncoder(pipeline, family.max_prompt_tokens)
+        self._limits = limits
 
     def draw(self, request: RenderRequest, caller: CallerProgress) -> Rendering:
-        """Draw one picture.
+        """Draw one picture. One that is none is drawn once more, on the safe path.
 
         Raises RenderErrors, what the caller's progress raises, and whatever the libraries raise.
         """
-        refuse_unfit(request, self._family)
-        self._prompts.refuse_long("prompt", request.prompt)
-        if request.negative_prompt is not None:
-            self._prompts.refuse_long("negative prompt", request.negative_prompt)
-        steps = steps_that_run(request)
+        plan = self._plan(request)
         try:
-            with torch.inference_mode():
-                caller.report("encode", 0, steps)
+            return self._drawn(plan, caller, nullcontext())
+        except BadPicture as error:
+            log.warning("picture.bad", reason=str(error), again="decoded in float32")
+        note = "the picture was drawn a second time, and decoded in float32: the first one was none"
+        again = self._drawn(plan, caller, _in_float32(self._pipelines.loaded.vae))
+        return replace(again, adjustments=(*again.adjustments, note))
+
+    def forget_sizes(self) -> None:
+        """Drop what grows with every size that is drawn. The last few prompts stay: they are few, and small."""
+        forget_positions(self._pipelines.loaded.transformer)
+
+    def forget(self) -> None:
+        """Drop everything that is kept to save time, but not the model."""
+        self._prompts.forget()
+        self._loras.take_off()
+        self.forget_sizes()
+
+    def _plan(self, request: RenderRequest) -> _Plan:
+        """Check all that can be checked before time is spent. Raises RequestRefused."""
+        refuse_unfit(request, self._family)
+        facts = pipeline_of(request, self._family)
+        refuse_scheduler(request.scheduler, facts)
+        loras = self._loras.checked(request.loras)
+        fixed = self._pipelines.fixed_steps
+        # The catalogue's number stands for the checkpoint's, whatever that is.
+        prescribed = None if request.num_inference_steps == self._family.fixed_steps else fixed
+        differences = (
+            *size_differences(request, self._family),
+            *steps_differences(request, prescribed),
+            *self._prompts.differences(request),
+            *lora_differences(loras),
+        )
+        return _Plan(
+            request=request,
+            facts=facts,
+            steps=steps_that_run(request, fixed),
+            size=drawn_size(request, self._family),
+            loras=loras,
+            adjustments=settled(differences, strict=request.strict),
+        )
+
+    def _drawn(self, plan: _Plan, caller: CallerProgress, decoding: AbstractContextManager[None]) -> Rendering:
+        request = plan.request
+        try:
+            with torch.inference_mode(), self._seeded(request.seed):
+                self._loras.put_on(plan.loras, request.loras)
+                caller.report("encode", 0, plan.steps)
                 started = time.perf_counter()
-                embeddings = self._embeddings(request)
+                prompts, caption = self._encoded(request, plan.facts)
                 encoded = time.perf_counter()
-                caller.report("denoise", 0, steps)
-                latents = self._denoised(request, embeddings, caller, steps)
+                caller.report("denoise", 0, plan.steps)
+                latents = self._denoised(plan, prompts, caller)
                 denoised = time.perf_counter()
-                caller.report("decode", steps, steps)
-                image = decoded(self._pipeline, latents, request.width, request.height)
+                caller.report("decode", plan.steps, plan.steps)
+                with decoding:
+                    pictures = decoded(self._pipelines.loaded, latents, plan.size, request.layers)
+                image = self._looked_at(request, pictures)
                 seconds = StageSeconds(
                     encode=encoded - started,
                     denoise=denoised - encoded,
@@ -80,74 +172,112 @@ class WarmPipeline:
             raise
         finally:
             self._restore()
-        return Rendering(image, seconds, steps)
+        layers = pictures if request.layers is not None else ()
+        return Rendering(image, seconds, plan.steps, layers, caption, plan.adjustments)
 
-    def forget_sizes(self) -> None:
-        """Drop what grows with every size that is drawn. The last few prompts stay: they are few, and small."""
-        _forget_positions(self._pipeline.transformer)
+    def _looked_at(self, request: RenderRequest, pictures: tuple[Image.Image, ...]) -> Image.Image:
+        """Give the picture in the size asked for. Raises BadPicture where it is none."""
+        image = pictures[0]
+        for layer in pictures[1:]:
+            image = Image.alpha_composite(image, layer)
+        if not MODELS[self._family.name].draws_alpha:
+            image = image.convert("RGB")
+        refuse_no_picture(image, self._limits)
+        if request.task == "edit" and request.mask is None:
+            refuse_unchanged(image, request.references[0], self._limits)
+        if image.size != (request.width, request.height):
+            image = image.resize((request.width, request.height), Image.Resampling.LANCZOS)
+        return image
 
-    def forget(self) -> None:
-        """Drop everything that is kept to save time, but not the model."""
-        self._prompts.forget()
-        self.forget_sizes()
-
-    def _embeddings(self, request: RenderRequest) -> dict[str, torch.Tensor]:
-        prompt = self._prompts.encoded(request.prompt)
-        arguments = {"prompt_embeds": prompt.tokens, "prompt_embeds_mask": prompt.mask}
+    def _encoded(self, request: RenderRequest, facts: Pipeline) -> tuple[dict[str, Any], str | None]:
+        """Give the prompts as arguments of the pipeline, and the caption where the model wrote one."""
+        if not facts.takes_embeddings:
+            # Beside pictures 2.1 encodes them itself, while it draws.
+            return {"prompt": request.prompt, "negative_prompt": request.negative_prompt}, None
+        prompt, caption = request.prompt, None
+        if request.task == "layered" and not prompt.strip():
+            prompt = caption = self._caption(request)
+        with_pictures = MODELS[self._family.name].prompt_reading == "with pictures"
+        pictures = request.references if with_pictures else ()
+        positive = self._prompts.encoded(prompt, pictures)
+        arguments: dict[str, Any] = {"prompt_embeds": positive.tokens, "prompt_embeds_mask": positive.mask}
         if request.negative_prompt is not None:
-            negative = self._prompts.encoded(request.negative_prompt)
+            negative = self._prompts.encoded(request.negative_prompt, pictures)
             arguments["negative_prompt_embeds"] = negative.tokens
             arguments["negative_prompt_embeds_mask"] = negative.mask
-        return arguments
+        if request.task == "layered":
+            # It describes the picture anew, for nothing, where no prompt stands beside the embedding.
+            arguments["prompt"] = prompt.strip() or "."
+        return arguments, caption
 
-    def _denoised(
-        self,
-        request: RenderRequest,
-        embeddings: dict[str, torch.Tensor],
-        caller: CallerProgress,
-        steps: int,
-    ) -> torch.Tensor:
+    def _caption(self, request: RenderRequest) -> str:
+        if request.source is None or request.resolution is None:
+            raise ValueError("nothing to describe")
+        # The same words for all pictures of a job, also for those that are drawn after a restart.
+        with self._seeded(0):
+            return self._prompts.caption(request.source, request.resolution)
+
+    def _denoised(self, plan: _Plan, prompts: dict[str, Any], caller: CallerProgress) -> torch.Tensor:
         """Give the packed latents (1, tokens, channels) after the last step."""
+        request = plan.request
+        last: list[torch.Tensor] = []
 
         def on_step_end(_: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
             # Waits for the device, so that a step that is reported is finished, and ends a ruined picture early.
             refuse_not_finite(tensors["latents"], f"Step {step + 1} of the picture")
-            caller.report("denoise", step + 1, steps)
+            caller.report("denoise", step + 1, plan.steps)
+            if step + 1 == plan.steps and not plan.facts.gives_latents:
+                last.append(tensors["latents"])
+                raise _DenoisedError
             return tensors  # the pipelines take back what they handed out
 
+        pipeline = self._pipelines.pipeline(
+            way_of(request.task, masked=request.mask is not None),
+            request.control.controlnet if request.control is not None else None,
+            scheduler_for(self._pipelines.scheduler, request.scheduler),
+        )
         arguments: dict[str, Any] = {
-            **embeddings,
-            "true_cfg_scale": request.true_cfg_scale,
-            "width": request.width,
-            "height": request.height,
-            "num_inference_steps": request.num_inference_steps,
+            **arguments_of(request, plan.facts),
+            **prompts,
             # The CPU's generator draws the same noise for every device.
             "generator": torch.Generator("cpu").manual_seed(request.seed),
-            "max_sequence_length": self._pipeline.tokenizer_max_length,  # embeddings are cut to 512 otherwise
             "output_type": "latent",
             "callback_on_step_end": on_step_end,
         }
-        if request.source is None:
-            drawn = self._pipeline(**arguments)
-        else:
-            drawn = self._image_to_image(**arguments, image=request.source, strength=request.strength)
-        latents: torch.Tensor = drawn.images
+        if hasattr(pipeline, "tokenizer_max_length"):
+            # Embeddings are cut to 512 otherwise.
+            arguments["max_sequence_length"] = pipeline.tokenizer_max_length
+        try:
+            latents: torch.Tensor = pipeline(**arguments).images
+        except _DenoisedError:
+            latents = last.pop()
+        finally:
+            # They tidy up only where they end themselves.
+            pipeline.maybe_free_model_hooks()
         return latents
 
+    @contextmanager
+    def _seeded(self, seed: int) -> Iterator[None]:
+        """Let what draws from the libraries' own randomness be the same each time, and leave that as it was.
+
+        The inpaint ControlNet's pipeline, the LCM scheduler and the layered model's describing take no generator.
+        """
+        device = self._pipelines.loaded._execution_device  # noqa: SLF001  see pyproject
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            yield
+
     def _restore(self) -> None:
-        """Take back what a picture leaves behind: the pipelines tidy up only where they end themselves."""
-        self._pipeline.vae.clear_cache()
-        self._pipeline.maybe_free_model_hooks()
-        self._image_to_image.maybe_free_model_hooks()
+        """Take back what a picture leaves behind."""
+        self._pipelines.loaded.vae.clear_cache()
 
 
-def _forget_positions(transformer: Any) -> None:
-    """Empty the position embedding's caches, which keep 3.5 MB for every picture size.
-
-    They are functools caches of the class, keyed by the instance, and keep it alive after the model is dropped.
-    """
-    positions = type(transformer.pos_embed)
-    for method in ("_compute_video_freqs", "_get_device_freqs"):
-        kept = inspect.getclosurevars(getattr(positions, method)).nonlocals.get("cached")
-        if kept is not None:
-            kept.cache_clear()
+@contextmanager
+def _in_float32(vae: Any) -> Iterator[None]:
+    """Let the VAE compute in float32 for a while. Back and forth is exact: every smaller float is a float32."""
+    before = vae.dtype
+    vae.to(torch.float32)
+    try:
+        yield
+    finally:
+        vae.to(before)

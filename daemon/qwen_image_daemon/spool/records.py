@@ -98,6 +98,11 @@ class JobRecord(Record):
         return self.requested.priority if self.requested is not None else 0
 
     @property
+    def not_before(self) -> datetime | None:
+        """The moment before which the job is not begun."""
+        return self.requested.not_before if self.requested is not None else None
+
+    @property
     def timeout_seconds(self) -> float | None:
         """How long one attempt may draw."""
         return self.requested.timeout_seconds if self.requested is not None else None
@@ -110,6 +115,12 @@ class ImageRecord(Record):
     seed: int
     steps: int
     """Denoising steps that were run."""
+    layers: tuple[FileRecord, ...] = ()
+    """Of a picture that was taken apart: its layers, the lowest first."""
+    caption: str | None = None
+    """The prompt that the model found itself, where the job left it to it."""
+    adjustments: tuple[str, ...] = ()
+    """What was done otherwise than asked, in sentences."""
     seconds: StageSeconds
     save_seconds: float
 

@@ -8,6 +8,7 @@ from typing import Final
 
 from pydantic import Field
 
+from qwen_image_daemon.jobs.models import MAX_ID_CHARACTERS, AnyJob
 from qwen_image_daemon.spool.durable import write_durably
 from qwen_image_daemon.spool.records import OutcomeStatus, Record
 from qwen_image_daemon.spool.spool import Spool
@@ -17,6 +18,10 @@ _MAY_BE_SENT_AGAIN: Final[frozenset[OutcomeStatus]] = frozenset({"failed", "refu
 
 class SameIdOtherContent(Exception):
     """A job with this key was sent before, and asked for something else. `str()` is that job's id."""
+
+
+class DoneBefore(Exception):
+    """The same job was sent before, and wants to be refused then. `str()` is that job's id."""
 
 
 class _Sent(Record):
@@ -39,6 +44,28 @@ class Repeats:
     def __init__(self, spool: Spool) -> None:
         self._spool = spool
         self._folder = spool.state / "ids"
+
+    def earlier(self, job: AnyJob, content: str) -> str | None:
+        """Give the id of the earlier job that answers this one, by its own id or by what is asked.
+
+        Raises SameIdOtherContent or DoneBefore.
+        """
+        if job.id is not None and (known := self.find(job.id, content)) is not None:
+            return known
+        if job.on_exists == "draw":
+            return None
+        known = self.find(_key_of(content), content)
+        if known is not None and job.on_exists == "refuse":
+            raise DoneBefore(known)
+        return known
+
+    def note(self, job: AnyJob, content: str, job_id: str) -> None:
+        """Note what a job can be known by again, on the disk when this returns; before the job is committed."""
+        if job.id is not None:
+            self.remember(job.id, content, job_id)
+        if job.on_exists != "draw":
+            # The same bytes say the same of on_exists: no other job is ever asked for.
+            self.remember(_key_of(content), content, job_id)
 
     def find(self, key: str, content: str) -> str | None:
         """Give the id of the earlier job with this key and content; None where there is none, or it may run again.
@@ -102,3 +129,8 @@ class Repeats:
 
     def _file(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _key_of(content: str) -> str:
+    """Give a key for what a job asks for, which no author can write: it is longer than any id."""
+    return f"content:{content}".ljust(2 * MAX_ID_CHARACTERS)

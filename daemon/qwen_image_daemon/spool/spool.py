@@ -3,7 +3,7 @@
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import get_args
@@ -89,11 +89,18 @@ class Entry:
                 path.unlink()
         return finished
 
-    def keep_image(self, index: int, suffix: str, content: bytes, record: ImageRecord) -> None:
-        """Put a finished picture on the disk: the picture first, then its record, which makes it count."""
+    def keep_image(
+        self, index: int, suffix: str, content: bytes, record: ImageRecord, layers: Mapping[str, bytes]
+    ) -> None:
+        """Put a finished picture on the disk: the picture first, then its record, which makes it count.
+
+        `layers` are further files that belong to it, by name.
+        """
         path = self.image_path(index, suffix)
         path.parent.mkdir(exist_ok=True)
         write_synced(path, content)
+        for name, layer in layers.items():
+            write_synced(path.with_name(name), layer)
         crash_point("render.image-written")
         write_durably(path.with_suffix(".json"), record.to_bytes())
         crash_point("render.image-kept")

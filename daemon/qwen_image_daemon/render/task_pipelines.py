@@ -1,0 +1,51 @@
+"""All pipelines of one model. They share every component; none of them is loaded twice."""
+
+from collections.abc import Callable
+from typing import Any
+
+import diffusers
+
+from qwen_image_daemon.jobs.families import FamilyName
+from qwen_image_daemon.render.models import MODELS, Way
+
+
+class TaskPipelines:
+    """Gives the pipeline of each way to draw, made from the components of the one that was loaded.
+
+    Not by from_pipe: that casts the shared modules to float32 in place. `controlnet` gives a loaded ControlNet by
+    its name in the settings, on the model's device; the last one is kept.
+    """
+
+    def __init__(self, loaded: Any, family: FamilyName, controlnet: Callable[[str], Any]) -> None:
+        self.loaded = loaded
+        self.scheduler: Any = loaded.scheduler
+        """The checkpoint's own. Pictures are drawn with copies."""
+        self._facts = MODELS[family]
+        self._controlnet = controlnet
+        self._kept_controlnet: tuple[str, Any] | None = None
+
+    def pipeline(self, way: Way, controlnet: str | None, scheduler: Any) -> Any:
+        """Give the pipeline for one picture, with a scheduler of its own. Costs less than a millisecond."""
+        made: Any = getattr(diffusers, self._facts.pipelines[way].name)
+        parts = {**self.loaded.components, "scheduler": scheduler}
+        if controlnet is not None:
+            parts["controlnet"] = self._loaded_controlnet(controlnet)
+        if made is type(self.loaded):
+            # 2.1 has a setting that is no component.
+            parts |= {name: self.loaded.config[name] for name in ("sample_sigmas",) if name in self.loaded.config}
+        pipeline = made(**parts)
+        pipeline.set_progress_bar_config(disable=True)
+        return pipeline
+
+    @property
+    def fixed_steps(self) -> int | None:
+        """The number of steps that the checkpoint prescribes, if any."""
+        sigmas = self.loaded.config.get("sample_sigmas")
+        return None if sigmas is None else len(sigmas)
+
+    def _loaded_controlnet(self, name: str) -> Any:
+        if self._kept_controlnet is None or self._kept_controlnet[0] != name:
+            # Before the next one comes: both may be too much.
+            self._kept_controlnet = None
+            self._kept_controlnet = (name, self._controlnet(name))
+        return self._kept_controlnet[1]
