@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -690,6 +691,20 @@ def draw_and_lose_the_machine(rooms: Rooms) -> None:
 
 
 # Pauses between tries, and faults of the saver's thread.
+
+
+TOMORROW = datetime.now(UTC) + timedelta(days=1)
+
+
+def test_a_job_for_later_lets_others_go_first_and_is_said_to_wait(rooms: Rooms) -> None:
+    rooms.admit("later", f'prompt = "x"\npriority = 9\nnot_before = {TOMORROW.isoformat()}\n{SMALL}')
+    with running(partial(render_jobs, rooms.spool, SETTINGS, OutboxSettings(), lambda _: Drawer())):
+        written = rooms.spool.state / RENDER_REPORT
+        eventually(lambda: written.exists() and "Jobs for later: 1" in (report(rooms).note or ""), "the note")
+        rooms.admit("now", sequence=2)
+        eventually(rooms.rendered, "the job that need not wait")
+    assert outcome(rooms, "now").status == "succeeded"
+    assert [record.name for record in rooms.queued()] == ["later"]
 
 
 def test_a_job_that_waits_for_its_next_try_holds_up_no_other(rooms: Rooms) -> None:

@@ -6,6 +6,7 @@ import multiprocessing
 import time
 import traceback
 import tracemalloc
+from datetime import UTC, datetime
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -15,19 +16,22 @@ import pytest
 from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
-from qwen_image_daemon.jobs.catalogue import Catalogue
-from qwen_image_daemon.jobs.families import ASPECT_RATIOS, DEMO, QWEN_IMAGE, Size
-from qwen_image_daemon.jobs.models import ImageToImageJob, TextToImageJob
+from example_catalogue import WITH_THE_DEMO_MODEL
+from qwen_image_daemon.jobs import models
+from qwen_image_daemon.jobs.families import ASPECT_RATIOS, Size
+from qwen_image_daemon.jobs.models import AnyJob, TextToImageJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Rejection
 from qwen_image_daemon.jobs.quoting import is_control
-from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_text_of_recipe, read_job, read_recipe
+from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_file_of_recipe, read_job, read_recipe
+from qwen_image_daemon.jobs.recipes import RecipePicture
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.jobs.schema import job_schema
 from qwen_image_daemon.jobs.styles import STYLES
+from qwen_image_daemon.jobs.tasks import TASKS
 from wild_jobs import WILD, Dropped, deep_and_broad_json, deep_and_broad_toml
 
-CATALOGUE = Catalogue(families={"qwen-image": QWEN_IMAGE, "demo": DEMO}, default="qwen-image")
+CATALOGUE = WITH_THE_DEMO_MODEL
 SCHEMA = jsonschema.Draft202012Validator(job_schema())
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
@@ -36,14 +40,14 @@ SCALARS: st.SearchStrategy[Any] = (
     | st.floats()
     | st.booleans()
     | TEXTS
-    | st.sampled_from([1, 1.0, 16, 512, 1472, 1140, "1:1", "png", "a.png", "source", "photo"])
+    | st.sampled_from(
+        [1, 1.0, 16, 512, 640, 1472, 1140, "1:1", "png", "a.png", "source", "photo", "euler", "faces"]
+    )
 )
 VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3), max_leaves=5
 )
-SETTINGS = st.sampled_from(
-    [*ImageToImageJob.model_fields, "guidance_scale", "promt", "steps", "init_image", "$schema"]
-)
+SETTINGS = st.sampled_from([*models.SETTINGS, "guidance_scale", "promt", "steps", "init_image", "$schema"])
 OUTPUTS = st.fixed_dictionaries(
     {},
     optional={
@@ -52,13 +56,33 @@ OUTPUTS = st.fixed_dictionaries(
         "name": st.sampled_from(["{name}", "{index}", "{nmae}", "a/b"]) | VALUES,
     },
 )
+LORAS = st.sampled_from(["faces", "lightning", "fases"]) | st.fixed_dictionaries(
+    {"name": st.sampled_from(["faces", "watercolour"])}, optional={"weight": st.floats(-5, 5) | VALUES}
+)
+SCHEDULERS = st.sampled_from(["euler", "unipc", "lightning", "heun"]) | st.fixed_dictionaries(
+    {"name": st.sampled_from(["euler", "unipc", "lightning", "lcm"])},
+    optional={"shift": st.floats(-1, 21), "sigmas": st.just("karras") | VALUES, "solver_order": st.integers(0, 4)},
+)
+MOMENTS = st.datetimes(timezones=st.just(UTC)).map(datetime.isoformat) | st.sampled_from(
+    [
+        "2026-01-01T00:00:00Z",
+        "2026-01-01T00:00:00+14:00",
+        "2026-01-01T00:00:00",
+        "0001-01-01T00:00:00+14:00",
+        "2026",
+    ]
+)
 DOCUMENTS = st.dictionaries(SETTINGS | TEXTS, VALUES, max_size=8).flatmap(
     lambda document: st.fixed_dictionaries(
         {},
         optional={
             "prompt": TEXTS,
             "output": OUTPUTS,
-            "task": st.sampled_from(["text-to-image", "image-to-image"]),
+            "task": st.sampled_from(TASKS),
+            "loras": st.lists(LORAS | VALUES, max_size=3),
+            "scheduler": SCHEDULERS | VALUES,
+            "not_before": MOMENTS | VALUES,
+            "images": st.lists(st.just("a.png") | VALUES, max_size=3),
         },
     ).map(lambda likely: {**document, **likely})
 )
@@ -86,11 +110,39 @@ GOOD_DOCUMENTS = st.tuples(
                 [{}, {"format": "webp"}, {"format": "jpeg", "quality": 80}, {"name": "{name} {seed}"}]
             ),
             "end": st.just(value=True),
+            "strict": st.booleans(),
+            "on_exists": st.sampled_from(["draw", "skip", "refuse"]),
+            "not_before": st.integers(2000, 2999).map(lambda year: f"{year}-02-28T23:59:59.5+01:00"),
+            "loras": st.sampled_from([[], ["faces"], ["faces", {"name": "watercolour", "weight": -0.5}]]),
+            "scheduler": st.sampled_from(["euler", {"name": "euler", "shift": 3.0, "sigmas": "karras"}]),
         },
     ),
     SIZES,
-    st.sampled_from([{}, {"task": "text-to-image"}, {"image": "sub/a.png"}, {"image": "a.webp", "strength": 0.4}]),
+    st.sampled_from(
+        [
+            {},
+            {"task": "text-to-image"},
+            {"image": "sub/a.png"},
+            {"image": "a.webp", "strength": 0.4},
+            {"image": "a.png", "mask": "m.png", "preserve_unmasked": False, "fit": "crop"},
+            {"task": "inpaint", "image": "a.png"},
+        ]
+    ),
 ).map(lambda parts: {**parts[0], **parts[1], **parts[2]})
+ELSEWHERE = st.sampled_from(
+    [
+        {"prompt": "x", "images": ["a.png", "b.png"], "fit": "scale"},
+        {"prompt": "x", "task": "edit", "image": "a.png", "mask": "m.png", "size": "source"},
+        {"image": "a.png", "layers": 4, "resolution": 1024},
+        {"task": "layered", "image": "a.png", "prompt": "x", "style": "photo"},
+        {"prompt": "x", "control_image": "a.png", "controlnet": "union", "control_start": 0.2, "control_end": 0.8},
+        {"prompt": "x", "control_image": "a.png", "mask": "m.png", "control_scale": 2},
+        {"prompt": "x", "loras": ["lightning"], "preset": "draft"},
+        {"prompt": "x", "scheduler": {"name": "unipc", "solver_order": 3}},
+        {"prompt": "x", "model": "qwen-image-2.1-turbo", "negative_prompt": "y", "strict": False},
+    ]
+)
+"""Good jobs that the demo model cannot draw."""
 
 
 def as_toml(document: dict[str, Any]) -> str:
@@ -112,7 +164,7 @@ def _toml(value: Any) -> str:
             return f"{{{', '.join(f'{_toml(key)} = {_toml(item)}' for key, item in value.items())}}}"
 
 
-def check_promise(content: bytes, filename: str) -> TextToImageJob | ImageToImageJob | Rejection:
+def check_promise(content: bytes, filename: str) -> AnyJob | Rejection:
     """Want a job that can be resolved, or problems that each say all three things in our words."""
     read = read_job(content, filename, CATALOGUE)
     if isinstance(read, Rejection):
@@ -162,7 +214,7 @@ def test_toml_and_json_of_one_document_get_the_same_answer(document: dict[str, A
 
 
 @PATIENTLY
-@given(GOOD_DOCUMENTS)
+@given(GOOD_DOCUMENTS | ELSEWHERE)
 def test_a_good_job_means_the_same_in_toml_and_in_json_and_fits_the_schema(document: dict[str, Any]) -> None:
     from_toml = check_promise(as_toml(document).encode(), "a.toml")
     from_json = check_promise(json.dumps(document).encode(), "a.json")
@@ -172,7 +224,7 @@ def test_a_good_job_means_the_same_in_toml_and_in_json_and_fits_the_schema(docum
 
 
 @PATIENTLY
-@given(GOOD_DOCUMENTS)
+@given(GOOD_DOCUMENTS | ELSEWHERE)
 def test_a_job_read_again_from_its_normalised_form_is_the_same_job(document: dict[str, Any]) -> None:
     job = check_promise(json.dumps(document).encode(), "a.json")
     assert not isinstance(job, Rejection)
@@ -244,12 +296,14 @@ def test_a_recipe_that_nobody_would_write_is_refused_or_is_the_job_that_it_is_wr
     dropped: Dropped, picture: str
 ) -> None:
     suffix, content = dropped
-    job = read_recipe(content, f"recipe{suffix}", CATALOGUE, picture)
+    dropped_picture = RecipePicture(picture, picture.rpartition(".")[0], "a/b")
+    job = read_recipe(content, f"recipe{suffix}", CATALOGUE, dropped_picture)
     if isinstance(job, Rejection):
         assert job.problems
         return
-    written = job_text_of_recipe(content, f"recipe{suffix}", picture)
-    assert read_job(written, f"job{suffix}", CATALOGUE) == job
+    assert isinstance(job, tuple(models.MODELS.values()))
+    written_suffix, written = job_file_of_recipe(content, f"recipe{suffix}", dropped_picture)
+    assert read_job(written, f"job{written_suffix}", CATALOGUE) == job
 
 
 @pytest.mark.fuzz

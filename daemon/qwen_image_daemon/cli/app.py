@@ -128,7 +128,7 @@ def resume(root: Root = None, config: Config = None) -> None:
 
 @app.command()
 def cancel(job: Job, root: Root = None, config: Config = None) -> None:
-    """Drop a job: before its start, or at its next step. What it has goes to outbox/cancelled."""
+    """Drop a job or a batch: before its start, or at its next step. What it has goes to outbox/cancelled."""
     from qwen_image_daemon.cli.asking import cancel_job
 
     raise typer.Exit(cancel_job(job, root, config))

@@ -11,7 +11,7 @@ from qwen_image_daemon.cli.reading_settings import WRONG_USE, settings_or_exit
 from qwen_image_daemon.inbox.claims import Claims
 from qwen_image_daemon.inbox.names import PAUSE_NAMES, printable
 from qwen_image_daemon.service.items import jobs_on_their_way
-from qwen_image_daemon.service.naming import NamedJob, NotOneJob, the_one
+from qwen_image_daemon.service.naming import NamedJob, NotOneJob, batch_named, the_one
 from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.locks import is_held
 from qwen_image_daemon.spool.spool import Spool
@@ -49,18 +49,30 @@ def resume_daemon(root: Path | None, config: Path | None) -> int:
 
 
 def cancel_job(word: str, root: Path | None, config: Path | None) -> int:
-    """Ask for the end of one job, and give the exit code."""
+    """Ask for the end of one job, or of all that are left of a batch, and give the exit code."""
     spool = spool_or_exit(settings_or_exit(root, config).folders.spool)
     try:
         on_their_way = [item for item in jobs_on_their_way(spool) if item.status != "rendered"]
+        by = f"the command `cancel` ({_user()} on {socket.gethostname()})"
+        batch = batch_named(word, (item.batch for item in on_their_way))
+        if batch is not None:
+            return _cancel_batch(batch, [item.id for item in on_their_way if item.batch == batch], spool, by)
         job = the_one(word, (NamedJob(item.id, item.name) for item in on_their_way))
-        Controls(spool).cancel(job.id, by=f"the command `cancel` ({_user()} on {socket.gethostname()})")
+        Controls(spool).cancel(job.id, by=by)
     except NotOneJob as reason:
         typer.echo(str(reason), err=True)
         return WRONG_USE
     except OSError as error:
         return not_done(error)
     typer.echo(f"{job.id} ({job.name}) is cancelled. {_when(spool, 'It ends at its next step')}")
+    return DONE
+
+
+def _cancel_batch(batch: str, jobs: list[str], spool: Spool, by: str) -> int:
+    controls = Controls(spool)
+    for job_id in jobs:
+        controls.cancel(job_id, by=by)
+    typer.echo(f"{len(jobs)} jobs of {batch} are cancelled. {_when(spool, 'They end at their next step')}")
     return DONE
 
 

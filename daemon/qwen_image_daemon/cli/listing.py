@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -32,10 +33,18 @@ def print_jobs(root: Path | None, config: Path | None, *, as_json: bool) -> int:
 def _lines(found: JobList, now: datetime) -> Iterator[str]:
     if not (found.jobs or found.waiting or found.ended):
         yield "No jobs."
-    for item in found.jobs[:_MOST_SHOWN]:
-        yield f"{item.status:<9}  {item.id}  {item.name}  {_since(item, now)}"
-    if len(found.jobs) > _MOST_SHOWN:
-        yield f"… and {len(found.jobs) - _MOST_SHOWN} more (--json lists all)"
+    # Of a long batch, one line for its jobs that are alike: the others are to be seen too.
+    lines = [
+        list(alike) for _, alike in groupby(found.jobs, key=lambda item: (item.status, item.batch or item.id))
+    ]
+    for alike in lines[:_MOST_SHOWN]:
+        first = alike[0]
+        if len(alike) == 1:
+            yield f"{first.status:<9}  {first.id}  {first.name}  {_since(first, now)}"
+        else:
+            yield f"{first.status:<9}  {first.batch}  {len(alike)} jobs, next {first.name}  {_since(first, now)}"
+    if len(lines) > _MOST_SHOWN:
+        yield f"… and {sum(map(len, lines[_MOST_SHOWN:]))} more (--json lists all)"
     for file, reason in found.waiting.items():
         yield f"{'waiting':<9}  {file}  {reason}"
     for job in found.ended:
@@ -45,6 +54,8 @@ def _lines(found: JobList, now: datetime) -> Iterator[str]:
 def _since(item: QueueItem, now: datetime) -> str:
     if item.status == "rendering" and item.started_at is not None:
         return f"begun {_long(now - item.started_at)} ago"
+    if item.status == "queued" and item.not_before is not None and now < item.not_before:
+        return f"waits until {item.not_before.isoformat(sep=' ', timespec='minutes')}"
     return f"there for {_long(now - item.received_at)}"
 
 

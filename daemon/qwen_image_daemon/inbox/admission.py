@@ -1,9 +1,7 @@
 """The way of one drop that is ready: claim, copy, commit, hand over, let in. Each step is safe against a kill."""
 
-import hashlib
-import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path, PurePosixPath
@@ -11,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import structlog
 
 from qwen_image_daemon.crash_points import crash_point
+from qwen_image_daemon.inbox.batch_writing import BatchRefused, BatchWriting
 from qwen_image_daemon.inbox.beneath import ChangedMeanwhile, copy_beneath
 from qwen_image_daemon.inbox.claims import Claims
 from qwen_image_daemon.inbox.drops import Drop
@@ -18,24 +17,29 @@ from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.intake import Intake
 from qwen_image_daemon.inbox.listing import Stamp, list_inbox
 from qwen_image_daemon.inbox.names import kept_name, kept_path, printable
-from qwen_image_daemon.inbox.pictures import UnfitPicture, fault_of_mask, fault_of_transparency, upright_size
-from qwen_image_daemon.jobs.families import Family, Size
-from qwen_image_daemon.jobs.models import AnyJob, InpaintJob, source_images
+from qwen_image_daemon.inbox.pictures import UnfitPicture, upright_size
+from qwen_image_daemon.inbox.verdicts import (
+    Pictures,
+    complaint,
+    content_of,
+    done_before,
+    other_content,
+    seed_by_lot,
+    undrawable,
+)
+from qwen_image_daemon.jobs.batches import Batch
+from qwen_image_daemon.jobs.families import Size
+from qwen_image_daemon.jobs.models import AnyJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
-from qwen_image_daemon.jobs.problems import KeyPath, Problem, Rejection
-from qwen_image_daemon.jobs.quoting import key_name
-from qwen_image_daemon.jobs.resolution import resolve, takes_the_sources_shape, wants_source_size
-from qwen_image_daemon.jobs.source_sizes import fault_of_mask_size, fault_of_shape, fault_of_source_size
+from qwen_image_daemon.jobs.problems import Problem, Rejection
+from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.durable import copy_synced
 from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome, ProblemRecord
-from qwen_image_daemon.spool.repeats import Repeats, SameIdOtherContent
+from qwen_image_daemon.spool.repeats import DoneBefore, Repeats, SameIdOtherContent
 from qwen_image_daemon.spool.spool import DROPPED, INPUTS, Entry
 
 log = structlog.get_logger(__name__)
-
-MAX_SEED_BY_LOT = 2**31
-"""Seeds drawn by lot stay short enough to be typed again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +47,15 @@ class Ready:
     """A drop that is whole, with all that it needs."""
 
     drop: Drop
-    job: AnyJob | Rejection
+    job: AnyJob | Batch | Rejection
     files: Mapping[str, Stamp]
     """Every file of the inbox that belongs to it, as it was when it was found quiet."""
     pictures: Mapping[str, str]
     """The job's name for each of its pictures, and where that lies in the inbox."""
     composed: tuple[str, bytes] | None = None
     """Name and content of the job file where none was dropped: a recipe with its picture named."""
+    prompt_list: str | None = None
+    """Where the prompt list that the job file names lies in the inbox."""
 
 
 class Claimed(Exception):
@@ -133,10 +139,16 @@ class Admission:
             self._copied(ready, place, entry.folder / INPUTS / name).model_copy(update={"path": name})
             for name, place in ready.pictures.items()
         )
+        if ready.prompt_list is not None:
+            self._copied(ready, ready.prompt_list, entry.folder / DROPPED / kept_name(ready.prompt_list))
         if ready.composed is not None:
             name, content = ready.composed
             copy_synced([content], entry.folder / DROPPED / name)
-            [picture] = inputs
+            [picture] = (
+                file
+                for name, file in zip(ready.pictures, inputs, strict=True)
+                if ready.pictures[name] == ready.drop.path
+            )
             source = picture.model_copy(update={"path": printable(ready.drop.path)})
         elif ready.files[ready.drop.job_file].size <= MAX_JOB_BYTES:
             target = entry.folder / DROPPED / kept_name(ready.drop.job_file)
@@ -174,56 +186,54 @@ class Admission:
             if now != {path for path in ready.files if path.startswith(f"{ready.drop.path}/")}:
                 raise ChangedMeanwhile(ready.drop.path)
 
-    def _commit(self, entry: Entry, record: JobRecord, job: AnyJob | Rejection) -> Entry:
-        problems = job.problems if isinstance(job, Rejection) else ()
-        sizes: dict[str, Size] = {}
-        for picture in record.inputs:
-            try:
-                sizes[picture.path] = upright_size(entry.input_path(picture.path), self._settings)
-            except UnfitPicture as unfit:
-                problems = (*problems, _complaint(record.source.path, picture.path, unfit))
-        decisive = None
-        if not isinstance(job, Rejection) and not problems:
-            images = source_images(job)
-            decisive = sizes[images[0].path] if images else None
-            problems = self._unfit_sizes(entry, record, job, sizes)
+    def _commit(self, entry: Entry, record: JobRecord, job: AnyJob | Batch | Rejection) -> Entry:
+        pictures = self._examined(entry, record)
+        if isinstance(job, Batch):
+            return self._commit_batch(entry, record, job, pictures)
+        problems = (*(job.problems if isinstance(job, Rejection) else ()), *pictures.unfit.values())
+        if not isinstance(job, Rejection):
+            where = PurePosixPath(record.source.path).name
+            problems = (*problems, *undrawable(job, where, pictures, self._catalogue))
         if isinstance(job, Rejection) or problems:
             return self._refuse(entry, record, problems)
         requested = record.model_copy(update={"requested": job})
-        if job.id is not None:
-            try:
-                earlier = self._repeats.find(job.id, _content(record))
-            except SameIdOtherContent as other:
-                return self._refuse(entry, requested, (_other_content(record, other),))
-            if earlier is not None:
-                log.info("drop.repeated", file=record.source.path, earlier=earlier)
-                outcome = Outcome(status="duplicate", finished_at=self._clock(), earlier=earlier)
-                return self._spool.commit(entry, requested, outcome)
-            self._repeats.remember(job.id, _content(record), entry.id)
-        effective = resolve(
-            job,
-            self._catalogue,
-            seed=secrets.randbelow(MAX_SEED_BY_LOT),
-            source=decisive,
-        )
+        content = content_of(record)
+        try:
+            earlier = self._repeats.earlier(job, content)
+        except SameIdOtherContent as other:
+            return self._refuse(entry, requested, (other_content(record, other),))
+        except DoneBefore as done:
+            return self._refuse(entry, requested, (done_before(record, done),))
+        if earlier is not None:
+            log.info("drop.repeated", file=record.source.path, earlier=earlier)
+            outcome = Outcome(status="duplicate", finished_at=self._clock(), earlier=earlier)
+            return self._spool.commit(entry, requested, outcome)
+        self._repeats.note(job, content, entry.id)
+        effective = resolve(job, self._catalogue, seed=seed_by_lot(), source=pictures.decisive_size(job))
         # Logged first: once committed, the entry and its log are the next loop's.
         log.info("job.accepted", file=record.source.path, images=job.num_images, task=job.task)
         return self._spool.commit(entry, requested.model_copy(update={"effective": effective}))
 
-    def _unfit_sizes(
-        self, entry: Entry, record: JobRecord, job: AnyJob, sizes: Mapping[str, Size]
-    ) -> tuple[Problem, ...]:
-        """Complain about pictures of which each is fine, and which do not do for this job."""
-        faults = [*_faults_of_size(job, sizes, self._catalogue.families[self._catalogue.model_of(job)])]
-        for image in source_images(job):
-            if image.role == "mask":
-                fault = fault_of_mask(entry.input_path(image.path))
-                faults += [(image.setting, *fault)] if fault is not None else []
-        if isinstance(job, InpaintJob) and job.mask is None:
-            fault = fault_of_transparency(entry.input_path(job.image))
-            faults += [(("mask",), *fault)] if fault is not None else []
-        name = PurePosixPath(record.source.path).name
-        return tuple(Problem(f"{name}: {key_name(setting)}", what, fix) for setting, what, fix in faults)
+    def _commit_batch(self, entry: Entry, record: JobRecord, batch: Batch, pictures: Pictures) -> Entry:
+        """Write the jobs of a batch, and commit them together; or refuse the file."""
+        writing = BatchWriting(self._spool, self._catalogue, self._repeats, self._clock, self._alive)
+        try:
+            self._sequence += writing.write(entry, record, batch, pictures)
+        except BatchRefused as refused:
+            return self._refuse(entry, record, refused.problems)
+        return self._spool.commit_batch(entry, record, self._alive)
+
+    def _examined(self, entry: Entry, record: JobRecord) -> Pictures:
+        """Look at each picture that was copied."""
+        sizes: dict[str, Size] = {}
+        unfit: dict[str, Problem] = {}
+        for picture in record.inputs:
+            try:
+                sizes[picture.path] = upright_size(entry.input_path(picture.path), self._settings)
+            except UnfitPicture as fault:
+                unfit[picture.path] = complaint(record.source.path, picture.path, fault)
+            self._alive()
+        return Pictures(sizes, unfit, {picture.path: entry.input_path(picture.path) for picture in record.inputs})
 
     def _refuse(self, entry: Entry, record: JobRecord, problems: tuple[Problem, ...]) -> Entry:
         reports = tuple(ProblemRecord.of(problem) for problem in problems)
@@ -231,35 +241,3 @@ class Admission:
         return self._spool.commit(
             entry, record, Outcome(status="refused", finished_at=self._clock(), problems=reports)
         )
-
-
-def _content(record: JobRecord) -> str:
-    """Give one hash over all that was sent: the job's file and its pictures."""
-    hashes = (record.source.sha256, *(file.sha256 for file in record.inputs))
-    return hashlib.sha256("".join(hashes).encode()).hexdigest()
-
-
-def _complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
-    return Problem(where=f"{PurePosixPath(path).name}: {picture}", what=str(unfit), fix=unfit.fix)
-
-
-def _faults_of_size(job: AnyJob, sizes: Mapping[str, Size], family: Family) -> Iterator[tuple[KeyPath, str, str]]:
-    images = source_images(job)
-    if not images:
-        return
-    decisive = sizes[images[0].path]
-    if wants_source_size(job) and (fault := fault_of_source_size(decisive, family)) is not None:
-        yield ("size",), *fault
-    if takes_the_sources_shape(job) and (fault := fault_of_shape(decisive)) is not None:
-        yield images[0].setting, *fault
-    for image in images:
-        if image.role == "mask" and (fault := fault_of_mask_size(sizes[image.path], decisive)) is not None:
-            yield image.setting, *fault
-
-
-def _other_content(record: JobRecord, other: SameIdOtherContent) -> Problem:
-    return Problem(
-        where=f"{PurePosixPath(record.source.path).name}: id",
-        what=f"another job with this id was sent before ({other}).",
-        fix="Give each job an id of its own; the same id means the same job.",
-    )

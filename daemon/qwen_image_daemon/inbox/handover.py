@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import structlog
 
 from qwen_image_daemon.inbox.claims import Claim, Claims
+from qwen_image_daemon.spool.batches import is_being_let_in
 from qwen_image_daemon.spool.durable import read_plain, sync_folder
 from qwen_image_daemon.spool.identity import ID_LENGTH, time_of_id
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
@@ -64,6 +65,9 @@ def _finish(inbox: Path, entry: Entry, claim: Claim | None, *, shared: bool) -> 
         # Let in all the same: the render loop gives it out as broken, and its drop stays where it is.
         return True
     path, witness = (claim.path, claim.witness) if claim else (record.source.path, record.source.path)
+    if is_being_let_in(entry.folder):
+        # A batch, of which jobs may be in the queue already.
+        return True
     if claim is None and shared:
         return False
     if _same(inbox / witness, record):

@@ -53,7 +53,7 @@ class Requests:
             hand_over(self._inbox, path, new_id(self._clock()))
 
     def _jobs_called(self, meant: str) -> list[Entry]:
-        """Find jobs that are not finished, by id or by the name of what was dropped."""
+        """Find jobs that are not finished, by id or by the name of what was dropped, which may be many jobs."""
         folder, _, name = meant.rpartition("/")
         named = self._spool.find(name)
         if named is not None:
@@ -68,6 +68,8 @@ def _is_called(entry: Entry, folder: str, name: str) -> bool:
     except (OSError, ValueError):
         # It moved on, or is broken.
         return False
+    if record.batch is not None and name in (record.batch.id, record.group):
+        return True
     return record.folder == kept_path(folder) and (
         record.name == name or _names(name, PurePosixPath(record.source.path).name)
     )

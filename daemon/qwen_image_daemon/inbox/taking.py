@@ -1,7 +1,7 @@
 """One look at the inbox: which drops are ready, and what the others wait for."""
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import PurePosixPath
 
@@ -20,11 +20,14 @@ from qwen_image_daemon.inbox.requests import Requests
 from qwen_image_daemon.inbox.settling import Settling
 from qwen_image_daemon.inbox.spellings import spellings
 from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
+from qwen_image_daemon.jobs.batches import Batch, PromptList, WantsList
 from qwen_image_daemon.jobs.models import AnyJob, source_paths
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.paths import fault_of_image_path
 from qwen_image_daemon.jobs.problems import Problem, Rejection
-from qwen_image_daemon.jobs.reading import job_text_of_recipe, read_job, read_recipe
+from qwen_image_daemon.jobs.prompt_lists import MAX_LIST_BYTES
+from qwen_image_daemon.jobs.reading import job_file_of_recipe, read_drop, read_recipe
+from qwen_image_daemon.jobs.recipes import RecipePicture
 from qwen_image_daemon.spool.identity import natural_order
 from qwen_image_daemon.spool.watermark import Watermark
 
@@ -49,6 +52,17 @@ class Look:
     """Why nothing more is accepted: the spool's disk is nearly full."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """A job file that was read."""
+
+    stamps: Mapping[str, Stamp]
+    """Of the file, and of the prompt list that it names."""
+    job: AnyJob | Batch | Rejection
+    prompt_list: str | None
+    """Where the list lies."""
+
+
 class TakeIn:
     """Takes drops out of one inbox into one spool. Remembers what it saw, so that files can settle."""
 
@@ -68,7 +82,7 @@ class TakeIn:
         self._watermark = Watermark(intake.spool.root, intake.limits)
         self._settling = Settling(intake.settings.settle_seconds)
         self._notes = WaitingNotes(intake.inbox)
-        self._read: dict[str, tuple[Stamp, AnyJob | Rejection]] = {}
+        self._read: dict[str, _Read] = {}
 
     def look(
         self,
@@ -126,48 +140,78 @@ class TakeIn:
         if sign is not None:
             return sign
         if drop.kind == "picture":
-            return self._by_recipe(drop, listing[drop.job_file], listing[drop.path])
+            return self._by_recipe(drop, listing, quiet)
         if drop.kind == "misplaced":
             return Ready(drop, Rejection((_misplaced(drop),)), own, {})
-        job = self._read_once(drop.job_file, listing[drop.job_file])
-        if isinstance(job, Rejection):
-            return Ready(drop, job, own, {})
-        return self._with_pictures(drop, job, own, listing, quiet)
+        read = self._read_once(drop, listing, quiet)
+        if isinstance(read, str):
+            return read
+        job, prompt_list = read
+        if prompt_list is not None:
+            own |= {prompt_list: listing[prompt_list]}
+        ready = Ready(drop, job, own, {}, prompt_list=prompt_list)
+        return ready if isinstance(job, Rejection) else self._with_pictures(ready, job, listing, quiet)
 
     def _with_pictures(
-        self,
-        drop: Drop,
-        job: AnyJob,
-        own: Mapping[str, Stamp],
-        listing: Mapping[str, Stamp],
-        quiet: Collection[str],
+        self, ready: Ready, job: AnyJob | Batch, listing: Mapping[str, Stamp], quiet: Collection[str]
     ) -> Ready | str:
-        pictures: dict[str, str] = {}
-        for name in source_paths(job):
-            place = _place(drop, name, listing)
+        """Add the pictures that a job names, but for those that are there already, or say what it waits for."""
+        pictures = dict(ready.pictures)
+        for name in _named_pictures(job):
+            if name in pictures:
+                continue
+            place = _place(ready.drop, name, listing)
             if place is None:
                 return f"waits for the picture {name}, which is not there yet"
             if place not in quiet or self._sign_of_writing({place: listing[place]}) is not None:
                 return f"waits for the picture {name}, which is still being written"
             pictures[name] = place
         stamps = {place: listing[place] for place in pictures.values()}
-        oversized = self._oversized(drop, {name: stamps[place].size for name, place in pictures.items()})
+        oversized = self._oversized(ready.drop, {name: stamps[place].size for name, place in pictures.items()})
         if oversized is not None:
-            return Ready(drop, oversized, own, {})
-        return Ready(drop, job, {**own, **stamps}, pictures)
+            return replace(ready, job=oversized)
+        return replace(ready, files={**ready.files, **stamps}, pictures=pictures)
 
-    def _by_recipe(self, drop: Drop, recipe_stamp: Stamp, stamp: Stamp) -> Ready | str:
-        """Make a picture and its folder's recipe into one job, or say what is wrong with the recipe."""
+    def _by_recipe(self, drop: Drop, listing: Mapping[str, Stamp], quiet: Collection[str]) -> Ready | str:
+        """Make a picture and its folder's recipe into one job or many, or say what is wrong with the recipe."""
         recipe = PurePosixPath(printable(drop.job_file)).name
+        stamp, recipe_stamp = listing[drop.path], listing[drop.job_file]
         text = read_beneath(self._inbox, drop.job_file, recipe_stamp, MAX_JOB_BYTES + 1)
-        name = _sound_name(drop.path)
-        job = read_recipe(text, recipe, self._catalogue, name)
-        if isinstance(job, Rejection):
+        picture = _picture_of_recipe(drop)
+        job = read_recipe(text, recipe, self._catalogue, picture)
+        prompt_list = None
+        if isinstance(job, WantsList):
+            found = self._prompt_list(drop, job.name, listing, quiet)
+            if isinstance(found, str):
+                return found
+            prompt_list, listed = found
+            job = read_recipe(text, recipe, self._catalogue, picture, listed)
+        if isinstance(job, WantsList | Rejection):
             return f"waits until its recipe is right. {job}"
-        job_file = kept_name(f"{PurePosixPath(drop.path).stem}{PurePosixPath(recipe).suffix}")
-        composed = (job_file, job_text_of_recipe(text, recipe, name))
         files = {drop.path: stamp, drop.job_file: recipe_stamp}
-        return Ready(drop, self._oversized(drop, {name: stamp.size}) or job, files, {name: drop.path}, composed)
+        stem = PurePosixPath(drop.path).stem
+        if isinstance(job, Batch):
+            composed = (kept_name(f"{stem}{PurePosixPath(recipe).suffix}"), text)
+        else:
+            suffix, content = job_file_of_recipe(text, recipe, picture)
+            composed = (kept_name(f"{stem}{suffix}"), content)
+        if prompt_list is not None:
+            files[prompt_list] = listing[prompt_list]
+        ready = Ready(drop, job, files, {picture.name: drop.path}, composed, prompt_list)
+        return self._with_pictures(ready, job, listing, quiet)
+
+    def _prompt_list(
+        self, drop: Drop, name: str, listing: Mapping[str, Stamp], quiet: Collection[str]
+    ) -> tuple[str, PromptList] | str:
+        """Find and read the prompt list that a job file names, or say what it waits for."""
+        place = _place(drop, name, listing)
+        if place is None:
+            return f"waits for the list {name}, which is not there yet"
+        if place not in quiet or self._sign_of_writing({place: listing[place]}) is not None:
+            return f"waits for the list {name}, which is still being written"
+        # One byte more than is allowed shows the reader that it is too long.
+        content = read_beneath(self._inbox, place, listing[place], MAX_LIST_BYTES + 1)
+        return place, PromptList(name, content)
 
     def _sign_of_writing(self, files: Mapping[str, Stamp]) -> str | None:
         signs = (sign_of_writing(self._inbox, path, stamp) for path, stamp in files.items())
@@ -183,15 +227,48 @@ class TakeIn:
                 problems.append(Problem(where=where, what=str(unfit), fix=unfit.fix))
         return Rejection(tuple(problems)) if problems else None
 
-    def _read_once(self, path: str, stamp: Stamp) -> AnyJob | Rejection:
+    def _read_once(
+        self, drop: Drop, listing: Mapping[str, Stamp], quiet: Collection[str]
+    ) -> tuple[AnyJob | Batch | Rejection, str | None] | str:
+        """Read a job file, and the prompt list that it names, as often as one of them changes.
+
+        Gives with it where the list lies, or says what the file waits for.
+        """
+        path, stamp = drop.job_file, listing[drop.job_file]
         known = self._read.get(path)
-        if known is not None and known[0] == stamp:
-            return known[1]
+        if known is not None and known.stamps.items() <= listing.items():
+            return known.job, known.prompt_list
         # One byte more than is allowed shows the reader that the file is too long.
         content = read_beneath(self._inbox, path, stamp, MAX_JOB_BYTES + 1)
-        job = read_job(content, PurePosixPath(printable(path)).name, self._catalogue)
-        self._read[path] = (stamp, job)
-        return job
+        filename = PurePosixPath(printable(path)).name
+        job = read_drop(content, filename, self._catalogue)
+        prompt_list = None
+        if isinstance(job, WantsList):
+            found = self._prompt_list(drop, job.name, listing, quiet)
+            if isinstance(found, str):
+                return found
+            prompt_list, listed = found
+            job = read_drop(content, filename, self._catalogue, listed)
+            # The file names the list that was given.
+            assert not isinstance(job, WantsList)
+        stamps = {path: stamp} if prompt_list is None else {path: stamp, prompt_list: listing[prompt_list]}
+        self._read[path] = _Read(stamps, job, prompt_list)
+        return job, prompt_list
+
+
+def _named_pictures(job: AnyJob | Batch) -> tuple[str, ...]:
+    """Give the names of all pictures that a drop reads, each once."""
+    jobs = [batched.job for batched in job.jobs] if isinstance(job, Batch) else [job]
+    return tuple(dict.fromkeys(name for one in jobs for name in source_paths(one)))
+
+
+def _picture_of_recipe(drop: Drop) -> RecipePicture:
+    above = PurePosixPath(drop.job_file).parent
+    path = PurePosixPath(drop.path)
+    folder = path.parent.relative_to(above).as_posix()
+    return RecipePicture(
+        name=_sound_name(drop.path), file=printable(path.stem), folder="" if folder == "." else printable(folder)
+    )
 
 
 def _own_files(drop: Drop, found: Drops) -> tuple[str, ...]:

@@ -1,11 +1,11 @@
 """Which models, ControlNets, LoRAs and styles a job may name: what the settings and the LoRA folder hold."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from qwen_image_daemon.jobs.families import DistilledSteps, Family, FamilyName
-from qwen_image_daemon.jobs.models import AnyJob
+from qwen_image_daemon.jobs.models import AnyJob, source_images
 from qwen_image_daemon.jobs.styles import STYLES, Style
 from qwen_image_daemon.jobs.tasks import Task
 
@@ -36,6 +36,26 @@ def _no_loras() -> Mapping[str, Lora]:
 
 
 @dataclass(frozen=True, slots=True)
+class Demand:
+    """What a model must be able to do for a job."""
+
+    task: Task
+    references: int = 0
+    """How many pictures an edit reads."""
+    masked: bool = False
+    loras: frozenset[FamilyName] = frozenset()
+    """The families that its LoRAs are for."""
+
+    def is_met_by(self, family: Family) -> bool:
+        """Say whether the models of a family can do the job."""
+        if self.task == "edit" and (
+            self.references > family.max_references or (self.masked and not family.edits_with_mask)
+        ):
+            return False
+        return self.task in family.tasks and self.loras <= {family.name}
+
+
+@dataclass(frozen=True, slots=True)
 class Catalogue:
     """The names a job may use. `default` is one of the models and is used where a job names none."""
 
@@ -53,26 +73,45 @@ class Catalogue:
         """Give the family of a model named by a job, or of the default. Raises KeyError for an unknown name."""
         return self.families[model if model is not None else self.default]
 
-    def model_for(self, named: str | None, task: Task) -> str | None:
-        """Give the model that draws a task: the one named, else the default if it can, else the first that can.
+    def model_for(self, named: str | None, demand: Demand) -> str | None:
+        """Give the model for a job: the one named, else the default if it can do the job, else the first that can.
 
-        None where none of them can.
+        Where none of them can do all of it, the one that can do the task at least; None where none can do that.
         """
         if named is not None:
             return named
-        able = self.models_for(task)
-        return self.default if self.default in able else next(iter(able), None)
+        in_order = (self.default, *self.families)
+        usable = [name for name in in_order if demand.task in self.families[name].tasks and self.may_use(name)]
+        return next((name for name in usable if demand.is_met_by(self.families[name])), next(iter(usable), None))
+
+    def may_use(self, model: str) -> bool:
+        """Say whether the settings let jobs use a model, for its licence."""
+        return self.license_policy == "label" or self.families[model].commercial_use
 
     def models_for(self, task: Task) -> tuple[str, ...]:
         """Give the models that can do a task, in the order of the settings."""
         return tuple(name for name, family in self.families.items() if task in family.tasks)
 
     def model_of(self, spec: AnyJob) -> str:
-        """Give the model of a job that was read with this catalogue. Raises KeyError for another one."""
-        model = self.model_for(spec.model, spec.task)
+        """Give the model of a job that was read with this catalogue. Raises KeyError for others, or OSError."""
+        pictures = source_images(spec)
+        demand = Demand(
+            task=spec.task,
+            references=sum(image.role == "reference" for image in pictures),
+            masked=any(image.role == "mask" for image in pictures),
+            loras=self.families_of_loras(lora.name for lora in spec.loras),
+        )
+        model = self.model_for(spec.model, demand)
         if model is None:
             raise KeyError(spec.task)
         return model
+
+    def families_of_loras(self, names: Iterable[str]) -> frozenset[FamilyName]:
+        """Give the families that LoRAs are said to be for. Raises OSError."""
+        wanted = tuple(names)
+        known = self.loras() if wanted else {}
+        families = (known[name].family for name in wanted if name in known)
+        return frozenset(family for family in families if family is not None)
 
     def controlnets_for(self, family: Family, kind: ControlNetKind) -> tuple[str, ...]:
         """Give the ControlNets for the models of a family and a purpose."""

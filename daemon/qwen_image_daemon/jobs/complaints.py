@@ -10,7 +10,7 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from qwen_image_daemon.jobs.foreign import foreign
-from qwen_image_daemon.jobs.hints import EXPLAINED, meant, plain
+from qwen_image_daemon.jobs.hints import EXPLAINED, RENAMED_IN_TABLES, meant, plain
 from qwen_image_daemon.jobs.models import MAX_SEED, SETTINGS, TABLES, JobModel
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import key_name, quoted
@@ -60,8 +60,10 @@ def setting_meant_by(path: KeyPath) -> KeyPath | None:
     """Give the setting, of any kind of job, that an unknown one most likely stands for."""
     key = str(path[-1])
     if len(path) > 1:
-        fields = tuple(TABLES[str(path[0])].model_fields)
-        if (below := meant(key, fields)) in fields:
+        table = str(path[0])
+        fields = tuple(TABLES[table].model_fields)
+        below = RENAMED_IN_TABLES.get(table, {}).get(plain(key)) or meant(key, fields)
+        if below in fields:
             return (*path[:-1], below)
     setting = meant(key, SETTINGS)
     return None if setting is None else tuple(setting.split("."))

@@ -115,6 +115,25 @@ RENAMED: Mapping[str, str] = MappingProxyType(
     }
 )
 
+RENAMED_IN_TABLES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "loras": MappingProxyType(
+            {
+                "strength": "weight",
+                "scale": "weight",
+                "lora_scale": "weight",
+                "multiplier": "weight",
+                "file": "name",
+                "path": "name",
+                "lora": "name",
+                "model": "name",
+            }
+        ),
+        "scheduler": MappingProxyType({"type": "name", "scheduler": "name", "order": "solver_order"}),
+    }
+)
+"""The same for the settings of tables."""
+
 TASK_WORDS: Mapping[str, Task] = MappingProxyType(
     {
         # Words of other programs for tasks.
@@ -181,7 +200,8 @@ def meant(key: str, settings: tuple[str, ...]) -> str | None:
         return word
     if word in RENAMED:
         return RENAMED[word]
-    return next(iter(difflib.get_close_matches(word, settings, n=1, cutoff=_SIMILAR)), None)
+    similar = difflib.get_close_matches(word, (*settings, *RENAMED), n=1, cutoff=_SIMILAR)
+    return next((RENAMED.get(found, found) for found in similar), None)
 
 
 def task_meant(word: str) -> Task | None:

@@ -107,23 +107,36 @@ def _toml_keys(root: Node) -> Iterator[tuple[KeyPath, Position]]:
             parts = _toml_name(key)
             if parts is None:
                 continue
-            for part in parts:
-                path = (*path, part)
-                if path in lists:
-                    path = (*path, lists[path] - 1)
+            for path in _way(path, parts, lists, adds=node.type == "table_array_element"):  # noqa: B020  goes on from it
                 if path not in named:
                     named.add(path)
                     yield path, _place(key)
-            if node.type == "table_array_element":
-                path = path[:-1] if isinstance(path[-1], int) else path
-                lists[path] += 1
-                path = (*path, lists[path] - 1)
         if len(path) >= MAX_DEPTH:
             continue
         numbered = node.type == "array"
         waiting.extend(
             (child, (*path, place) if numbered else path) for place, child in reversed(list(enumerate(children)))
         )
+
+
+def _way(path: KeyPath, parts: tuple[str, ...], lists: dict[KeyPath, int], *, adds: bool) -> Iterator[KeyPath]:
+    """Give every key on the way from a table to the one that these parts name, which comes last.
+
+    A [[header]] adds an entry to a list: it stands for the list, if it is the first, and for its own entry.
+    """
+    *above, last = parts
+    for part in above:
+        path = _latest((*path, part), lists)
+        yield path
+    path = (*path, last)
+    if adds:
+        yield path
+        lists[path] += 1
+    yield _latest(path, lists)
+
+
+def _latest(path: KeyPath, lists: Mapping[KeyPath, int]) -> KeyPath:
+    return (*path, lists[path] - 1) if path in lists else path
 
 
 def _toml_name(key: Node) -> tuple[str, ...] | None:

@@ -20,6 +20,7 @@ MAX_STEPS = 200
 MAX_SEED = 2**63 - 1
 """torch takes 64-bit seeds; TOML promises 64-bit signed integers. Image k uses seed + k."""
 MAX_TAGS = 32
+MAX_ID_CHARACTERS = 120
 MAX_TIMEOUT_SECONDS = 7 * 24 * 3600
 MAX_LORAS = 8
 MAX_LORA_WEIGHT = 4.0
@@ -163,7 +164,7 @@ class GenerationParameters(StrictModel):
     strict: bool = True
     """true: what cannot be done exactly as asked is refused. false: it is done as nearly as can be, and the result
     says in `adjustments` what was done otherwise."""
-    id: Annotated[str, Field(min_length=1, max_length=120)] | None = None
+    id: Annotated[str, Field(min_length=1, max_length=MAX_ID_CHARACTERS)] | None = None
     """A sender's own key, so that a job that is sent twice is done once: the same id with the same files is
     answered with the earlier result, with other files it is refused. A job that failed may be sent again."""
     on_exists: OnExists = "draw"

@@ -37,6 +37,14 @@ def stem_of(template: str, values: Mapping[str, str]) -> str:
     return _VARIABLE.sub(lambda variable: values[variable[1]], template)
 
 
+def fit_for_a_name(text: str, most_bytes: int) -> str:
+    """Give a text as words of a template: without braces, and without what some file system would not take."""
+    plain = "".join("-" if character in _FORBIDDEN or character in "{}" else character for character in text)
+    words = "".join(character for character in plain if not is_control(character)).strip(" .")
+    words = words.encode()[:most_bytes].decode(errors="ignore").strip(" .")
+    return f"{words}_" if _RESERVED.fullmatch(words) else words
+
+
 def distinguishes(template: str) -> bool:
     """Say whether the pictures of one job get different names."""
     # Both grow from picture to picture, so that no two joined ones are equal either.

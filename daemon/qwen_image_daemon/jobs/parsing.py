@@ -42,7 +42,7 @@ def parse(content: bytes, filename: str) -> Document | Problem:
             f"the file has {len(content):,} bytes; a job file has at most {MAX_JOB_BYTES:,}.",
             "Shorten it. Pictures are named in a job, not written into it.",
         )
-    text = _decoded(content, shown)
+    text = decoded(content, shown)
     if isinstance(text, Problem):
         return text
     if not text.strip():
@@ -67,7 +67,7 @@ _EMPTY_CURES = {
 }
 
 
-def _decoded(content: bytes, shown: str) -> str | Problem:
+def decoded(content: bytes, shown: str) -> str | Problem:
     """Give the text without its byte-order mark."""
     if content.startswith((b"\xff\xfe", b"\xfe\xff")) or _zeros_between_letters(content):
         return Problem(

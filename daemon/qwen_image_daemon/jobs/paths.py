@@ -62,6 +62,17 @@ def fault_of_image_path(path: str) -> tuple[str, str] | None:
     return None
 
 
+def fault_of_list_path(path: str, suffixes: tuple[str, ...]) -> tuple[str, str] | None:
+    """Give fault and cure of the path of a list beside the job file; None where it is a plain path."""
+    cure = f"Put the list beside the job file, and write its name, which ends in {' or '.join(suffixes)}."
+    if any(is_control(character) for character in path):
+        return "the path holds a control character.", cure
+    what = _fault_of_form(path) or _fault_of_components(path.split("/"))
+    if what is None and PurePosixPath(path).suffix.lower() not in suffixes:
+        what = f"{quoted(PurePosixPath(path).name)} is no list that can be read."
+    return None if what is None else (what, cure)
+
+
 def _fault_of_form(path: str) -> str | None:
     return next((what for form, what in _FORBIDDEN_FORMS if form.match(path)), None)
 

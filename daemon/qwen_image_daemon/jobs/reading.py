@@ -1,15 +1,19 @@
 """Reading a job file: bytes in; a job, or everything that is wrong with it at once, out."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
+from qwen_image_daemon.jobs.batches import Batch, PromptList, WantsList, is_batch, job_text, read_batch
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.checking import check
 from qwen_image_daemon.jobs.models import AnyJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES, Document, parse
-from qwen_image_daemon.jobs.problems import Fault, Problem, Rejection
+from qwen_image_daemon.jobs.problems import Fault, KeyPath, Problem, Rejection
 from qwen_image_daemon.jobs.quoting import escaped, key_name
+from qwen_image_daemon.jobs.recipes import RecipePicture, filled_in, picture_setting, uses_variables
 
 MAX_RECIPE_BYTES = MAX_JOB_BYTES - 4 * 1024
 """A recipe becomes a job file, with its picture's name in it, which must be one that can be sent again."""
@@ -20,6 +24,10 @@ _NOT_IN_RECIPES = {
     "image": (
         "a recipe names no picture.",
         "Take it out: each picture that is dropped beside the recipe is drawn.",
+    ),
+    "control_image": (
+        "a recipe names no picture.",
+        "Take it out: each picture that is dropped beside the recipe controls a job.",
     ),
     "id": ("a recipe has no id, for it is many jobs.", "Take it out."),
 }
@@ -36,31 +44,71 @@ def read_job(content: bytes, filename: str, catalogue: Catalogue) -> AnyJob | Re
     return _checked(document, filename, catalogue)
 
 
-def read_recipe(content: bytes, filename: str, catalogue: Catalogue, picture: str) -> AnyJob | Rejection:
-    """Parse and validate a recipe: a job without its picture, which is then `picture`. Never raises either."""
+def read_drop(
+    content: bytes, filename: str, catalogue: Catalogue, prompt_list: PromptList | None = None
+) -> AnyJob | Batch | Rejection | WantsList:
+    """Parse and validate a job file or a file with many jobs. Never raises for anything a person wrote.
+
+    Asks for the prompt list where the file names one and it was not given.
+    """
+    document = parse(content, filename)
+    if isinstance(document, Problem):
+        return Rejection((document,))
+    if is_batch(document.values):
+        return read_batch(document, filename, catalogue, prompt_list)
+    return _checked(document, filename, catalogue)
+
+
+def read_recipe(
+    content: bytes,
+    filename: str,
+    catalogue: Catalogue,
+    picture: RecipePicture,
+    prompt_list: PromptList | None = None,
+) -> AnyJob | Batch | Rejection | WantsList:
+    """Parse and validate a recipe: a job, or many, without its picture. Never raises either."""
     document = parse(content, filename)
     if isinstance(document, Problem):
         return Rejection((document,))
     if len(content) > MAX_RECIPE_BYTES:
         what = f"the file has {len(content):,} bytes; a recipe has at most {MAX_RECIPE_BYTES:,}."
         return Rejection((Problem(escaped(filename), what, "Shorten it."),))
-    faults = [Fault((key,), *_NOT_IN_RECIPES[key]) for key in _NOT_IN_RECIPES if key in document.values]
+    faults = [Fault(path, *_NOT_IN_RECIPES[str(path[-1])]) for path in _forbidden(document.values)]
     if faults:
         return _rejection([*document.faults, *faults], document, filename)
-    with_picture = replace(document, values={**document.values, "image": picture})
-    return _checked(with_picture, filename, catalogue)
+    fill_in = partial(filled_in, picture=picture)
+    if is_batch(document.values):
+        return read_batch(document, filename, catalogue, prompt_list, fill_in)
+    return _checked(replace(document, values=fill_in(document.values)), filename, catalogue)
 
 
-def job_text_of_recipe(content: bytes, filename: str, picture: str) -> bytes:
-    """Give the job file that a valid recipe stands for, with its picture named: what a result folder holds."""
+def _forbidden(values: Mapping[str, Any]) -> Iterator[KeyPath]:
+    """Give the places of what no recipe may set, also in the tables of its jobs."""
+    jobs = values.get("jobs")
+    tables: list[tuple[KeyPath, Any]] = [
+        ((), values),
+        *(((name,), values.get(name)) for name in ("defaults", "matrix")),
+    ]
+    tables += [(("jobs", at), job) for at, job in enumerate(jobs if isinstance(jobs, list) else ())]
+    for place, table in tables:
+        if isinstance(table, dict):
+            yield from ((*place, key) for key in _NOT_IN_RECIPES if key in table)
+
+
+def job_file_of_recipe(content: bytes, filename: str, picture: RecipePicture) -> tuple[str, bytes]:
+    """Give suffix and content of the job file that a valid recipe of one job stands for, its picture named.
+
+    It is what a result folder holds, and runs alone.
+    """
     document = parse(content, filename)
     if isinstance(document, Problem):
         raise ValueError(str(document))  # noqa: TRY004  a caller's mistake, not a wrong type
+    named = picture_setting(document.values)
+    if document.syntax == "json" or uses_variables(document.values, picture):
+        filled = filled_in(document.values, picture)
+        return ".json", job_text({named: filled.pop(named), **filled})
     # TOML's basic strings know all of JSON's escapes.
-    named = json.dumps(picture, ensure_ascii=False)
-    if document.syntax == "json":
-        return json.dumps({"image": picture, **document.values}, indent=2, ensure_ascii=False).encode() + b"\n"
-    return f"image = {named}\n{document.text}".encode()
+    return ".toml", f"{named} = {json.dumps(picture.name, ensure_ascii=False)}\n{document.text}".encode()
 
 
 def _checked(document: Document, filename: str, catalogue: Catalogue) -> AnyJob | Rejection:

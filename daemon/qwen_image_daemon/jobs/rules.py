@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from qwen_image_daemon.jobs.catalogue import Catalogue
+from qwen_image_daemon.jobs.catalogue import Catalogue, Demand
 from qwen_image_daemon.jobs.departures import Wishes, departures
 from qwen_image_daemon.jobs.families import Family, Size
 from qwen_image_daemon.jobs.models import MAX_SEED
@@ -79,9 +79,18 @@ def _family(settings: Settings, catalogue: Catalogue) -> Family | None:
     """Give the family of the model that will draw the job; None where that is not known or cannot."""
     if ("model",) in settings.refused:
         return None
-    model = catalogue.model_for(settings.get("model"), settings.task)
+    model = catalogue.model_for(settings.get("model"), _demand(settings, catalogue))
     family = catalogue.families.get(model) if model is not None else None
     return family if family is not None and settings.task in family.tasks else None
+
+
+def _demand(settings: Settings, catalogue: Catalogue) -> Demand:
+    return Demand(
+        task=settings.task,
+        references=len(settings.get("images") or ()),
+        masked=bool(settings.get("mask")),
+        loras=catalogue.families_of_loras(lora["name"] for lora in settings.loras()),
+    )
 
 
 def model_is_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
@@ -97,10 +106,10 @@ def model_is_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]:
             f"The models are: {names}. Left out, it is {quoted(catalogue.default)}.",
         )
         return
-    model = catalogue.model_for(named, settings.task)
+    model = catalogue.model_for(named, _demand(settings, catalogue))
     if model is None or settings.task not in catalogue.families[model].tasks:
         yield _unable(settings, catalogue)
-    elif catalogue.license_policy == "refuse" and not catalogue.families[model].commercial_use:
+    elif not catalogue.may_use(model):
         yield Fault(
             ("model",),
             f"the licence of {quoted(model)} allows no commercial use, and this daemon is set to refuse it.",
@@ -119,8 +128,13 @@ def _unable(settings: Settings, catalogue: Catalogue) -> Fault:
         )
         cure = f"The models are: {abilities}."
     if named is None:
-        return Fault(("task",), f"none of this daemon's models does {settings.task} jobs.", cure)
+        # Where the task is not stated, it is told by what the job names.
+        telling = next((key for key in ("task", *_TELLING) if key in settings.fine), "task")
+        return Fault((telling,), f"none of this daemon's models does {settings.task} jobs.", cure)
     return Fault(("model",), f"{quoted(named)} does no {settings.task} jobs.", cure)
+
+
+_TELLING = ("control_image", "layers", "images", "mask", "image")
 
 
 def _tasks(family: Family) -> str:
@@ -301,9 +315,9 @@ def the_control_lasts(settings: Settings) -> Iterator[Fault]:
 
 
 def a_mask_is_there_to_preserve(settings: Settings) -> Iterator[Fault]:
-    """Refuse to preserve what is not masked where nothing is masked."""
+    """Refuse to give up what is not masked where nothing is masked; to preserve it is the default."""
     unmasked = settings.task in {"edit", "controlnet"} and not settings.get("mask")
-    if unmasked and "preserve_unmasked" in settings.fine and ("mask",) not in settings.refused:
+    if unmasked and settings.get("preserve_unmasked") is False and ("mask",) not in settings.refused:
         yield Fault(("preserve_unmasked",), "it has no effect without a mask.", "Name a mask, or take it out.")
 
 
@@ -316,12 +330,12 @@ def a_style_has_words_to_stand_by(settings: Settings) -> Iterator[Fault]:
 
 def scheduler_settings_are_its_own(settings: Settings) -> Iterator[Fault]:
     """Refuse settings that the scheduler does not have: diffusers would pass over them."""
-    scheduler = settings.scheduler()
-    name = scheduler.get("name")
-    for key in scheduler:
+    given = {key: value for key, value in settings.scheduler().items() if value is not None}
+    name = given.pop("name", None)
+    for key in given:
         if key == "solver_order" and name != "unipc":
             yield Fault(("scheduler", key), f"it is for unipc, not for {name}.", "Take it out.")
-        elif key != "name" and name == "lightning" and scheduler[key] is not None:
+        elif name == "lightning":
             yield Fault(
                 ("scheduler", key),
                 "lightning is one fixed setting.",
@@ -362,7 +376,13 @@ def loras_are_known(settings: Settings, catalogue: Catalogue) -> Iterator[Fault]
     known = catalogue.loras() if loras else {}
     for place, lora in enumerate(loras):
         name = lora["name"]
-        if name not in known:
+        stem = name.rpartition("/")[2].removesuffix(".safetensors")
+        if name not in known and name != stem:
+            what = "a LoRA is named without folder and .safetensors."
+            yield Fault(
+                ("loras", place), what, f"Write {quoted(stem)}, with the file in the daemon's lora_folder."
+            )
+        elif name not in known:
             cure = _other_names(name, known, "LoRAs", "It has none: put .safetensors files into its lora_folder.")
             yield Fault(("loras", place), f"{quoted(name)} is none of this daemon's LoRAs.", cure)
 

@@ -55,6 +55,7 @@ _TOML_CURES: tuple[tuple[str, Cure], ...] = (
     ("Expected \"'''\"", _TOML_UNCLOSED),
 )
 """By the beginnings of tomli's messages."""
+_WHERE_NAMES_STAND = ("Expected '=' after a key", "Invalid statement")
 
 
 def toml_cure(text: str, error: tomli.TOMLDecodeError) -> Cure:
@@ -65,6 +66,11 @@ def toml_cure(text: str, error: tomli.TOMLDecodeError) -> Cure:
         return _STRAIGHT_QUOTES
     if error.msg.startswith("Invalid value"):
         return _toml_value_cure(rest)
+    if rest[:1].isalpha() and not rest.isascii() and error.msg.startswith(_WHERE_NAMES_STAND):
+        return (
+            f"a setting's name has no letter like {rest[0]}.",
+            "The names are English ones, such as prompt, width, height; jobs_example/ shows them all.",
+        )
     for beginning, cure in _TOML_CURES:
         if error.msg.startswith(beginning):
             return cure

@@ -67,6 +67,12 @@ def _is_due(result: Path, kept: int, settings: OutboxSettings, now: datetime) ->
 
 
 def _drop_empty(folder: Path, outbox: Path) -> None:
-    while folder != outbox and not any(folder.iterdir()):
-        folder.rmdir()
+    while folder != outbox and (not any(folder.iterdir()) or _is_spent_batch(folder)):
+        shutil.rmtree(folder)
         folder = folder.parent
+
+
+def _is_spent_batch(folder: Path) -> bool:
+    """Say whether a folder held the results of a batch, and holds nothing but its file any more."""
+    is_batch = time_of_id(folder.name[-ID_LENGTH:]) is not None
+    return is_batch and not any(path.is_dir() for path in folder.iterdir())

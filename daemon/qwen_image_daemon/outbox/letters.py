@@ -35,7 +35,8 @@ def _cancelled(record: JobRecord, outcome: Outcome) -> str:
 
 
 def _duplicate(record: JobRecord, outcome: Outcome) -> str:
-    key = record.requested.id if record.requested else None
+    own = record.requested.id if record.requested else None
+    key = own or (record.batch.key if record.batch else None)
     return (
         f"{record.name} ({record.source.path}) was sent before with the id {key}, and was not run again.\n\n"
         f"Its result is, or will be, in the folder whose name ends in {outcome.earlier}.\n"
@@ -47,6 +48,12 @@ def _refused(record: JobRecord, outcome: Outcome) -> str:
     count = len(outcome.problems)
     number = "one thing is" if count == 1 else f"{count} things are"
     complaints = "\n".join(f"{problem.where}: {problem.what}\n  {problem.fix}" for problem in outcome.problems)
+    if record.batch is not None:
+        return (
+            f"Jobs of {record.source.path} were left out: {number} wrong.\n\n{complaints}\n\n"
+            "The others are drawn. This folder's job file holds those that are not: correct it and drop it into "
+            "the inbox again, or move this whole folder there."
+        )
     return (
         f"{record.source.path} was not run: {number} wrong with it.\n\n{complaints}\n\n"
         "Correct the file and drop it into the inbox again, or move this whole folder there."

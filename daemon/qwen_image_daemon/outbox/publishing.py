@@ -9,13 +9,14 @@ from typing import BinaryIO, assert_never
 from qwen_image_daemon import __version__
 from qwen_image_daemon.crash_points import crash_point
 from qwen_image_daemon.jobs.naming import DEFAULT_TEMPLATE, stem_of
+from qwen_image_daemon.jobs.parsing import syntax_of
 from qwen_image_daemon.outbox.clearing import building_folder
 from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
 from qwen_image_daemon.spool.durable import copy_synced, sync_folder, sync_tree
 from qwen_image_daemon.spool.identity import slug
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord, JobRecord, Outcome
-from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, Entry
+from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, ORIGINALS, Entry
 
 FAILED, CANCELLED = "failed", "cancelled"
 """Folders of the outbox for what did not succeed."""
@@ -34,7 +35,8 @@ def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
         case status:
             assert_never(status)
     # The folders that people sort their drops into are found again below the shelf.
-    return outbox / shelf / record.folder / f"{slug(record.name)}-{record.id}"
+    # The results of one file lie together below it.
+    return outbox / shelf / record.folder / (record.group or "") / f"{slug(record.name)}-{record.id}"
 
 
 def _unheard() -> None:
@@ -55,6 +57,7 @@ def publish(entry: Entry, outbox: Path, alive: Callable[[], None] = _unheard) ->
     building.mkdir()
     _fill(building, entry, record, outcome, alive)
     _make_folders(final.parent)
+    _give_out_originals(building, final.parent)
     crash_point("give-out.built")
     # rename(2) silently replaces an empty folder; ids are unique, so none of ours exists.
     building.rename(final)
@@ -62,6 +65,22 @@ def publish(entry: Entry, outbox: Path, alive: Callable[[], None] = _unheard) ->
     sync_folder(outbox)
     crash_point("give-out.published")
     return final
+
+
+def _give_out_originals(building: Path, group: Path) -> None:
+    """Put the file that a batch was dropped as beside its results, with the first of them."""
+    originals = building / ORIGINALS
+    if not originals.is_dir():
+        return
+    for original in sorted(originals.iterdir()):
+        if not (group / original.name).exists():
+            original.rename(group / original.name)
+    shutil.rmtree(originals)
+
+
+def name_of_original(name: str) -> str:
+    """Say what a dropped file of a batch is called beside its results: moved back into the inbox, it is no job."""
+    return f"{name}.txt" if syntax_of(name) is not None else name
 
 
 def _make_folders(folder: Path) -> None:
@@ -85,10 +104,12 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive
         # The source of portrait.toml may be called portrait-1.png itself.
         images = _public_names(record, outcome.images, "-result")
     files: list[FileRecord] = []
+    for original in record.batch.files if record.batch else ():
+        copy(entry.folder / ORIGINALS / original.path, f"{ORIGINALS}/{name_of_original(original.path)}")
     for spooled, public in images.items():
         copy(entry.folder / IMAGES / spooled, public)
     crash_point("give-out.building")
-    job_files = [file.name for file in entry.dropped_files()]
+    job_files = [file.name for file in entry.dropped_files() if syntax_of(file.name) is not None]
     files += [copy(source, source.name) for source in entry.dropped_files()]
     if outcome.status != "succeeded":
         files += [copy(inputs / relative, relative) for relative in _files_below(inputs)]
@@ -102,6 +123,7 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive
         status=outcome.status,
         tags=record.requested.tags if record.requested else (),
         job_file=job_files[0] if job_files else None,
+        batch=record.batch,
         requested=record.requested,
         effective=record.effective,
         adjustments=outcome.adjustments,

@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo
 from qwen_image_daemon.spool.records import (
+    BatchPlace,
     ErrorReport,
     FileRecord,
     ImageRecord,
@@ -81,6 +82,8 @@ class JobResult(Record):
     """The sender's own words, out of the job file."""
     job_file: str | None
     """The job file as it was dropped, in this folder; None where it was too large to be carried along."""
+    batch: BatchPlace | None
+    """Which job it is of which file, where the file asked for many; None for a job by itself."""
     requested: Requested
     """What the job file asks for. None for a refused file."""
     effective: EffectiveParameters | None

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from qwen_image_daemon.outbox.publishing import CANCELLED, CHUNK, FAILED
+from qwen_image_daemon.outbox.results import RESULT
 from qwen_image_daemon.spool.durable import copy_synced, sync_folder, sync_tree
 from qwen_image_daemon.spool.identity import ID_LENGTH
 
@@ -23,11 +24,18 @@ def retryable(outbox: Path) -> Iterator[tuple[str, str, Path]]:
     """Give id, name and folder of each result that may be tried again, also of those in folders of folders."""
     for shelf in (FAILED, CANCELLED):
         for path, names, _ in os.walk(outbox / shelf):
-            results = [name for name in names if _ID.fullmatch(name[-ID_LENGTH:])]
+            # The folder of a batch ends in an id too, and holds results.
+            results = [
+                name for name in names if _ID.fullmatch(name[-ID_LENGTH:]) and _is_result(Path(path) / name)
+            ]
             for name in results:
                 # What a job brought along may be called anything: results are not looked into.
                 names.remove(name)
                 yield name[-ID_LENGTH:], name.removeprefix(_ASIDE)[: -ID_LENGTH - 1], Path(path) / name
+
+
+def _is_result(folder: Path) -> bool:
+    return (folder / RESULT).is_file()
 
 
 def retry(folder: Path, inbox: Path) -> Path:

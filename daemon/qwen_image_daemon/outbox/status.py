@@ -30,6 +30,11 @@ class QueueItem(Record):
     received_at: datetime
     started_at: datetime | None = None
     """When its first attempt began; None where none did."""
+    not_before: datetime | None = None
+    """The moment before which it is not begun, as its author wrote it; None where it may begin at once."""
+    batch: str | None = None
+    """The name and id of the batch that it is one job of, as the folder of its results is called; None where it is
+    by itself."""
 
 
 class Counts(Record):

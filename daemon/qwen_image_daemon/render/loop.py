@@ -115,13 +115,22 @@ class _RenderLoop:
         self._saver.wait()
         if self._saver.failures:
             return False
-        if upstream_ended and not jobs and not self._waiting.withheld:
+        later = _for_later(jobs)
+        if upstream_ended and len(later) == len(jobs) and not self._waiting.withheld:
+            # A single run does not wait for moments to come: the next start finds these jobs.
+            if later:
+                log.info("jobs.left_for_later", jobs=len(later), until=later[0].isoformat())
             return True
         self._wait(causes, jobs, upstream_ended=upstream_ended)
         return False
 
     def _next(self, jobs: Sequence[WaitingJob]) -> WaitingJob | None:
-        ready = (job for job in jobs if job.model not in self._missing and self._retries.is_due(job.id))
+        now = datetime.now(UTC)
+        ready = (
+            job
+            for job in jobs
+            if job.model not in self._missing and not job.is_for_later(now) and self._retries.is_due(job.id)
+        )
         return next(ready, None)
 
     def _wait(self, causes: tuple[PauseCause, ...], jobs: Sequence[WaitingJob], *, upstream_ended: bool) -> None:
@@ -132,14 +141,18 @@ class _RenderLoop:
             if self._control.drain and upstream_ended and jobs:
                 raise GaveUp(f"{note} Jobs that are left in the queue: {len(jobs)}.")
             self._idle("paused", note)
-        elif any(job.model not in self._missing for job in jobs):
+        elif any(job.model not in self._missing and not job.is_for_later(datetime.now(UTC)) for job in jobs):
             self._idle("idle", f"Jobs that wait for their next try: {self._retries.waiting()}.")
         elif self._missing or self._waiting.withheld:
             trouble = " ".join((*self._missing.values(), *self._waiting.withheld.values()))
             self._missing.clear()
             self._rest(trouble)
         else:
-            self._idle("idle", None)
+            later = _for_later(jobs)
+            self._idle(
+                "idle",
+                f"Jobs for later: {len(later)}, the first at {later[0].isoformat(sep=' ')}." if later else None,
+            )
 
     def _idle(self, activity: Activity, note: str | None) -> None:
         now = {"activity": activity, "current": None, "note": note, "trouble": None}
@@ -268,3 +281,9 @@ class _RenderLoop:
 
 def _unexpected(error: BaseException) -> UnexpectedFailure:
     return UnexpectedFailure(f"{type(error).__name__}: {error}", "The daemon's log holds the details.")
+
+
+def _for_later(jobs: Sequence[WaitingJob]) -> list[datetime]:
+    """Give the moments for which jobs wait, the nearest first."""
+    now = datetime.now(UTC)
+    return sorted(job.not_before for job in jobs if job.not_before is not None and job.is_for_later(now))

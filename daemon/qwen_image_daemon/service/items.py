@@ -77,6 +77,8 @@ def queued_item(job: WaitingJob) -> QueueItem:
         images=job.images,
         received_at=job.received_at,
         started_at=job.started_at,
+        not_before=job.not_before,
+        batch=job.batch,
     )
 
 
@@ -89,6 +91,8 @@ def _item(record: JobRecord, status: QueueStatus, started_at: datetime | None) -
         images=record.effective.num_images if record.effective else 0,
         received_at=record.received_at,
         started_at=started_at,
+        not_before=record.not_before,
+        batch=record.group,
     )
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from qwen_image_daemon.spool.identity import slug
+from qwen_image_daemon.spool.identity import ID_LENGTH, slug
 
 _MOST_CANDIDATES: Final = 10
 
@@ -33,6 +33,13 @@ def the_one(word: str, jobs: Iterable[NamedJob]) -> NamedJob:
     if known:
         raise NotOneJob(f"{word}: no such job. There are:\n{_lines(known)}")
     raise NotOneJob(f"{word}: no such job. There is none at all.")
+
+
+def batch_named(word: str, batches: Iterable[str | None]) -> str | None:
+    """Give the batch of this id, this name, or both as its folder is called; None where it is not exactly one."""
+    known = {batch for batch in batches if batch is not None}
+    meant = {batch for batch in known if word in (batch, batch[-ID_LENGTH:], batch[: -ID_LENGTH - 1])}
+    return meant.pop() if len(meant) == 1 else None
 
 
 def _may_be(word: str, job: NamedJob) -> bool:

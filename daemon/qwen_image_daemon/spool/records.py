@@ -5,10 +5,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainSerializer
 
+from qwen_image_daemon.jobs.batches import Origin
 from qwen_image_daemon.jobs.models import AnyJob, JobSpec
 from qwen_image_daemon.jobs.problems import Problem
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, RenderError, StageSeconds
+from qwen_image_daemon.spool.identity import slug
 
 OutcomeStatus = Literal["succeeded", "failed", "refused", "cancelled", "duplicate"]
 
@@ -41,6 +43,21 @@ class FileRecord(Record):
     sha256: str
 
 
+class BatchPlace(Record):
+    """Of which batch a job is one, and which."""
+
+    id: str
+    """The batch's own id: all its jobs have the same."""
+    name: str
+    """What the file calls all of it together, or its own name."""
+    key: str | None = None
+    """The sender's own id of the whole file."""
+    files: tuple[FileRecord, ...] = ()
+    """The file that was dropped, and the prompt list that it names. They lie beside the results of the batch."""
+    origin: Origin | None = None
+    """What the file makes of this job; None for the report on those that were left out."""
+
+
 class JobRecord(Record):
     """`job.json`: a drop that was taken, with what was asked and what will be done."""
 
@@ -57,6 +74,8 @@ class JobRecord(Record):
     """The folder of the inbox into which it was dropped. The outbox mirrors it."""
     inputs: tuple[FileRecord, ...] = ()
     """The pictures that the job reads, relative to the job file."""
+    batch: BatchPlace | None = None
+    """Where it is one job of a file with many."""
     requested: Requested = None
     """What was asked, as it was written. None exactly if the drop was refused."""
     effective: EffectiveParameters | None = None
@@ -69,9 +88,19 @@ class JobRecord(Record):
         return self.effective
 
     @property
+    def group(self) -> str | None:
+        """Give the name of the folder that holds all results of its batch; None for a job by itself."""
+        return None if self.batch is None else f"{slug(self.batch.name)}-{self.batch.id}"
+
+    @property
     def priority(self) -> int:
         """Jobs of higher priority are taken first."""
         return self.requested.priority if self.requested is not None else 0
+
+    @property
+    def not_before(self) -> datetime | None:
+        """The moment before which the job is not begun."""
+        return self.requested.not_before if self.requested is not None else None
 
     @property
     def timeout_seconds(self) -> float | None:

@@ -3,15 +3,23 @@
 import os
 import secrets
 import shutil
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
 
 from qwen_image_daemon.crash_points import crash_point
-from qwen_image_daemon.spool.durable import move_durably, sync_folder, sync_tree, write_durably, write_synced
+from qwen_image_daemon.spool.batches import JOBS, is_batch_folder, let_in_batch
+from qwen_image_daemon.spool.durable import (
+    move_durably,
+    sync_all,
+    sync_folder,
+    sync_tree,
+    write_durably,
+    write_synced,
+)
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.records import (
     AttemptMark,
@@ -28,6 +36,8 @@ OUTCOME = "outcome.json"
 DROPPED = "dropped"
 INPUTS = "inputs"
 IMAGES = "images"
+ORIGINALS = "originals"
+"""In a job of a batch: the file that was dropped, and its prompt list."""
 LOG = "job.log"
 LOST = "lost"
 """How an attempt ended with which the whole daemon or the machine went down."""
@@ -228,6 +238,13 @@ class Spool:
         sequences = (_sequence(entry) for state in known for entry in self.entries(state))
         return 1 + max(sequences, default=0)
 
+    def begin_in_batch(self, batch: Entry, number: int, now: datetime) -> Entry:
+        """Open an entry for one job of a batch, numbered from 1, inside of the batch's own entry in `tmp`."""
+        # A millisecond for each: so their ids follow each other in the order of the file, and are never equal.
+        entry = Entry(batch.folder / JOBS / new_id(now + timedelta(milliseconds=number)))
+        (entry.folder / DROPPED).mkdir(parents=True)
+        return entry
+
     def commit(self, entry: Entry, record: JobRecord, outcome: Outcome | None = None) -> Entry:
         """Commit a copied drop to `incoming` by one rename; with an outcome, one that is not to be run."""
         if outcome is not None:
@@ -238,11 +255,29 @@ class Spool:
         move_durably(entry.folder, committed)
         return Entry(committed)
 
+    def commit_batch(self, entry: Entry, record: JobRecord, alive: Callable[[], None]) -> Entry:
+        """Commit a batch whose jobs are written below its entry to `incoming`, all of them by one rename."""
+        write_synced(entry.folder / JOB, record.to_bytes())
+        sync_all(entry.folder, alive)
+        crash_point("take-in.batch-written")
+        committed = self.incoming / entry.id
+        move_durably(entry.folder, committed)
+        return Entry(committed)
+
     def let_in(self, entry: Entry) -> Entry:
-        """Move a committed job whose drop has left the inbox to the queue, or to what is to be given out."""
-        state = self.rendered if entry.is_concluded() else self.queue
+        """Move a committed job whose drop has left the inbox to the queue, or to what is to be given out.
+
+        A batch goes job by job; what a kill leaves of it is let in by the next call.
+        """
+        if is_batch_folder(entry.folder):
+            let_in_batch(entry.folder, lambda job: self._admitted(Entry(job)), self.tmp / entry.id)
+            return entry
+        state = self._admitted(entry)
         move_durably(entry.folder, state / entry.id)
         return Entry(state / entry.id)
+
+    def _admitted(self, entry: Entry) -> Path:
+        return self.rendered if entry.is_concluded() else self.queue
 
     def withdraw(self, entry: Entry) -> None:
         """Forget a job that is not ours to run: its drop stays in the inbox, or another daemon has it."""
@@ -289,7 +324,7 @@ class Spool:
     def file_done(self, entry: Entry) -> Entry:
         """Move a published job to its shelf of `done`, and drop there what the outbox now holds."""
         done = self._move(entry, self.shelf(entry.outcome().status))
-        for name in (IMAGES, INPUTS, DROPPED):
+        for name in (IMAGES, INPUTS, DROPPED, ORIGINALS):
             shutil.rmtree(done.folder / name, ignore_errors=True)
         done.log_file.unlink(missing_ok=True)
         return done

@@ -34,6 +34,14 @@ class WaitingJob:
     received_at: datetime
     started_at: datetime | None
     """When its first attempt began; None where none did."""
+    batch: str | None = None
+    """The batch that it is one job of."""
+    not_before: datetime | None = None
+    """Its author wants it to be begun no sooner. It keeps its place, and others go first until then."""
+
+    def is_for_later(self, now: datetime) -> bool:
+        """Say whether the job must not be begun yet."""
+        return self.not_before is not None and now < self.not_before
 
     @classmethod
     def of(cls, entry: Entry) -> "WaitingJob":
@@ -51,6 +59,8 @@ class WaitingJob:
             images=parameters.num_images,
             received_at=record.received_at,
             started_at=entry.first_attempt_at() if was_begun else None,
+            not_before=record.not_before,
+            batch=record.group,
         )
 
 
