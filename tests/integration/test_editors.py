@@ -31,14 +31,29 @@ SCHEDULERS = ", ".join(f'"{name}"' for name in get_args(SchedulerName))
 BELOW = "below [defaults] or into one of the jobs"
 
 ONLY_THE_READER_KNOWS = {
-    "control-that-never-counts.toml",  # which of two settings is larger
-    "lora-by-path.toml",  # the names of the daemon's LoRAs
-    "misspelt-style.toml",  # a daemon's settings may have styles of their own
-    "no-model-edits.toml",  # what the daemon's models can do
-    "one-name-for-three.toml",  # what a template of names becomes
-    "right-to-left.toml",  # which of all characters draw nothing
-    "seed-twice.json",  # JSON's parsers keep the last of two
-    "too-many-pixels.toml",  # a product of two settings
+    # What the daemon has, or its settings.
+    "lora-by-path.toml",
+    "misspelt-style.toml",
+    "no-model-edits.toml",
+    # Which of two settings is larger, or their product.
+    "control-that-never-counts.toml",
+    "sweep-out-of-step.toml",
+    "too-many-pixels.toml",
+    # What a template of names, and what choices in prompts become.
+    "endless-wildcards.toml",
+    "one-name-for-three.toml",
+    "too-many-choices.toml",
+    "unclosed-choice.toml",
+    "unknown-wildcard.toml",
+    # What stands in a list beside the job.
+    "list-of-nothing.toml",
+    "table-in-another-encoding.toml",
+    "table-with-a-wrong-cell.toml",
+    "table-with-a-wrong-column.toml",
+    # Two jobs with one id; two keys of which JSON's parsers keep the last; which of all characters draw nothing.
+    "one-id-for-two-jobs.toml",
+    "right-to-left.toml",
+    "seed-twice.json",
 }
 """Rejected examples that are valid under the schema."""
 MENDED_BY_THE_TOOL: dict[str, set[str]] = {

@@ -39,6 +39,7 @@ from qwen_image_daemon.jobs.schema_rules import (
 from qwen_image_daemon.jobs.schema_settings import (
     UNKNOWN,
     Schema,
+    plain_path,
     properties_of,
     refusal,
     setting_definitions,
@@ -88,6 +89,7 @@ def _file(refused: Mapping[str, Schema]) -> Schema:
         **table,
         "properties": {**table["properties"], **_batch_properties(settings, refused)},
         "allOf": [*TOGETHER, *_OF_THE_FILE, _one_job_or_many(settings)],
+        "dependencies": _swept(settings),
     }
 
 
@@ -135,7 +137,7 @@ def _batch_properties(settings: Mapping[str, Schema], refused: Mapping[str, Sche
     }
     found["matrix"] |= _matrix(settings, refused)
     found["wildcards"]["propertyNames"] = {"pattern": f"^{WILDCARD_NAME.pattern}$".replace("(?:", "(")}
-    found["prompts_from"]["pattern"] = rf"\.({'|'.join(suffix[1:] for suffix in LIST_SUFFIXES)})$"
+    found["prompts_from"] |= plain_path("A list", LIST_SUFFIXES)
     return found
 
 
@@ -156,6 +158,16 @@ def _matrix(settings: Mapping[str, Schema], refused: Mapping[str, Schema]) -> Sc
         "properties": {COMBINE: combine, **columns},
         "patternProperties": {f"^{key}$": schema for key, schema in refused.items()},
         "additionalProperties": refusal(UNKNOWN),
+    }
+
+
+def _swept(settings: Mapping[str, Schema]) -> dict[str, Schema]:
+    """Refuse in the matrix what is set outside of it. Of a table of settings some may be here and some there."""
+    twice = refusal("It stands outside of [matrix] too.")
+    return {
+        name: {"properties": {"matrix": {"properties": {name: twice}}}}
+        for name, schema in settings.items()
+        if not _inner(schema)
     }
 
 

@@ -165,15 +165,15 @@ _NO_UNIPC: Final[Schema] = {
     "errorMessage": "unipc can begin from noise only, and this job begins from a picture.",
     **UNOFFERED,
 }
-_MASK_TO_PRESERVE: Final = when({"required": ["preserve_unmasked"]}, given("mask"))
+_MASK_TO_GIVE_UP: Final = when(has("preserve_unmasked", value=False), given("mask"))
 _PICTURE_TO_EDIT: Final = when({"not": given("images")}, given("image"))
 _OF_PICTURES: Final = (_PICTURE_TO_EDIT,)
 _FURTHER: Final[Mapping[frozenset[Task], tuple[Schema, ...]]] = MappingProxyType(
     {
-        frozenset({"edit"}): (_PICTURE_TO_EDIT, _MASK_TO_PRESERVE),
+        frozenset({"edit"}): (_PICTURE_TO_EDIT, _MASK_TO_GIVE_UP),
         # What a mask alone may mean.
         frozenset({"inpaint", "edit"}): (_PICTURE_TO_EDIT,),
-        frozenset({"controlnet"}): (_MASK_TO_PRESERVE,),
+        frozenset({"controlnet"}): (_MASK_TO_GIVE_UP,),
         frozenset({"layered"}): (when(given("style"), given("prompt")),),
     }
 )

@@ -59,11 +59,18 @@ def _in_any_case(word: str) -> str:
 
 
 _BLANK: Final = _said(r"\S", "It holds nothing but blanks.")
-_ENDINGS: Final = "|".join(_in_any_case(suffix[1:]) for suffix in IMAGE_SUFFIXES)
-_PICTURE: Final = _said(
-    rf"^([^/\\:.~][^/\\:]*/)*[^/\\:.~][^/\\:]*\.({_ENDINGS})$",
-    f"A picture is a plain path below the job file's folder that ends in {', '.join(IMAGE_SUFFIXES)}.",
-)
+
+
+def plain_path(what: str, suffixes: Sequence[str]) -> Schema:
+    """Want the path of a file below the job file's folder, with one of these suffixes in capitals or not."""
+    endings = "|".join(_in_any_case(suffix[1:]) for suffix in suffixes)
+    return _said(
+        rf"^([^/\\:.~][^/\\:]*/)*[^/\\:.~][^/\\:]*\.({endings})$",
+        f"{what} is a plain path below the job file's folder that ends in {', '.join(suffixes)}.",
+    )
+
+
+_PICTURE: Final = plain_path("A picture", IMAGE_SUFFIXES)
 _FORMS: Mapping[str, Schema] = MappingProxyType(
     {
         "prompt": _BLANK,
@@ -71,7 +78,7 @@ _FORMS: Mapping[str, Schema] = MappingProxyType(
         **dict.fromkeys(("image", "mask", "control_image"), _PICTURE),
     }
 )
-"""What jobs/rules.py and jobs/paths.py want of texts, as far as a pattern can say it."""
+"""What jobs/text_rules.py and jobs/paths.py want of texts, as far as a pattern can say it."""
 _ENTRIES: Mapping[str, Schema] = MappingProxyType(
     {
         "images": _PICTURE,
