@@ -177,10 +177,13 @@ def widest(schemas: Mapping[Task, Schema]) -> Schema:
 
 
 def _wordings(schemas: Mapping[Task, Schema]) -> Iterator[str]:
-    """Give each wording once, after the tasks that it is for."""
+    """Give each wording once, after the tasks that it is for, with their default where not all have the same."""
+    one_default = len({repr(schema.get("default")) for schema in schemas.values()}) == 1
     found: dict[str, list[Task]] = {}
     for task, schema in schemas.items():
-        found.setdefault(schema["description"], []).append(task)
+        tell = "default" in schema and not one_default
+        default = f" {schema['default']} where it is left out." if tell else ""
+        found.setdefault(f"{schema['description']}{default}", []).append(task)
     for wording, tasks in found.items():
         yield f"{', '.join(tasks)}: {wording}"
 
