@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from example_catalogue import CONTROLNETS, LORAS, MODELS
 from qwen_image_daemon.outbox.results import JobResult
 
 T = TypeVar("T")
@@ -50,6 +51,32 @@ class Box:
             "MODELS": json.dumps({"tiny": {"family": "demo", "source": str(checkpoint)}}),
             "DEFAULT_MODEL": "tiny",
             "RENDER__PRECISIONS": '["float32"]',
+        }
+
+    def use_everything(self) -> None:
+        """Have a model for every task, LoRAs and ControlNets, in name: for dry runs."""
+        loras = self.root / "loras"
+        loras.mkdir()
+        for name in LORAS:
+            (loras / f"{name}.safetensors").write_bytes(b"")
+        lightning = LORAS["lightning"]
+        self._environment |= {
+            "MODELS": json.dumps({name: {"family": name, "source": f"Qwen/{name}"} for name in MODELS}),
+            "LORAS": json.dumps(
+                {
+                    "lightning": {
+                        "file": "lightning.safetensors",
+                        "family": lightning.family,
+                        "distilled_steps": lightning.distilled_steps,
+                    }
+                }
+            ),
+            "CONTROLNETS": json.dumps(
+                {
+                    name: {"family": net.family, "kind": net.kind, "source": f"Qwen/{name}"}
+                    for name, net in CONTROLNETS.items()
+                }
+            ),
         }
 
     def command(self, *arguments: str) -> list[str]:

@@ -1,9 +1,9 @@
 """A daemon that has a model for everything: what the examples are read with."""
 
 from qwen_image_daemon.jobs.catalogue import Catalogue, ControlNet, Lora
-from qwen_image_daemon.jobs.families import FAMILIES
+from qwen_image_daemon.jobs.families import FAMILIES, Family
 
-MODELS = {name: FAMILIES[name] for name in FAMILIES if name != "demo"}
+MODELS: dict[str, Family] = {name: FAMILIES[name] for name in FAMILIES if name != "demo"}
 LORAS = {"watercolour": Lora(), "faces": Lora(), "lightning": Lora("qwen-image", 8)}
 CONTROLNETS = {
     "union": ControlNet("qwen-image", "union"),

@@ -56,7 +56,8 @@ def run(
     config: Config = None,
     model: Model = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Render what is there, then end: 0 if all succeeded, else 1.")
+        bool,
+        typer.Option("--once", help="Render what is there and may begin, then end: 0 if all succeeded, else 1."),
     ] = False,
     inline: Annotated[
         bool, typer.Option("--inline", help="Loops as threads of one process, for debugging.")

@@ -11,10 +11,11 @@ from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.complaints import faults_of, setting_meant_by, settings_meant_by
 from qwen_image_daemon.jobs.hints import task_meant
 from qwen_image_daemon.jobs.inference import task_of
+from qwen_image_daemon.jobs.job_settings import Settings
 from qwen_image_daemon.jobs.models import MODELS, SETTINGS, AnyJob, JobModel
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import quoted
-from qwen_image_daemon.jobs.rules import Settings, faults_between
+from qwen_image_daemon.jobs.rules import faults_between
 from qwen_image_daemon.jobs.tasks import TASKS, Task
 
 SCHEMA_KEY = "$schema"

@@ -24,7 +24,7 @@ from qwen_image_daemon.settings import ModelSettings
 
 
 class DryRunRenderer:
-    """Draws one flat colour that depends on everything that was asked; equal requests give equal bytes.
+    """Draws flat colours that depend on what was asked, for every task; equal requests give equal bytes.
 
     `step_seconds` is how long each denoising step takes.
     """
@@ -67,10 +67,11 @@ class DryRunRenderer:
             progress(Progress("denoise", step, steps))
         denoised = time.perf_counter()
         progress(Progress("decode", steps, steps))
-        picture = _painted(request)
+        layers = _layers(request)
+        picture = _composed(layers) if layers else _painted(request)
         seconds = StageSeconds(encode=0.0, denoise=denoised - started, decode=time.perf_counter() - denoised)
-        layers = tuple(picture.convert("RGBA") for _ in range(request.layers or 0))
-        return Rendering(picture, seconds, steps, layers)
+        caption = None if request.prompt else "a picture that no model looked at"
+        return Rendering(picture, seconds, steps, layers, caption)
 
     def clean_up(self) -> MemoryInfo:
         """Report the host's memory."""
@@ -79,13 +80,57 @@ class DryRunRenderer:
 
 def _painted(request: RenderRequest) -> Image.Image:
     """Give the request's colour; a source shines through as far as the strength does not redraw it."""
-    flat = Image.new("RGB", (request.width, request.height), _colour(request))
-    if request.source is None or request.strength is None:
+    size = (request.width, request.height)
+    flat = Image.new("RGB", size, _colour(request))
+    ground = _ground(request)
+    if ground is None:
         return flat
-    return Image.blend(request.source, flat, request.strength)
+    ground = ground.convert("RGB").resize(size)
+    redrawn = flat if request.strength is None else Image.blend(ground, flat, request.strength)
+    return redrawn if request.mask is None else Image.composite(redrawn, ground, request.mask.resize(size))
 
 
-def _colour(request: RenderRequest) -> tuple[int, int, int]:
-    wish = (request.prompt, request.negative_prompt, request.true_cfg_scale, request.seed)
+def _ground(request: RenderRequest) -> Image.Image | None:
+    """Give the picture that is redrawn, wholly or within a mask."""
+    if request.source is not None:
+        return request.source
+    if request.mask is not None and request.control is not None:
+        return request.control.image
+    return request.references[0] if request.mask is not None and request.references else None
+
+
+def _layers(request: RenderRequest) -> tuple[Image.Image, ...]:
+    """Give a layer's share of the height to each layer of a layered request, in a colour of its own."""
+    count = request.layers or 0
+    layers = []
+    for index in range(count):
+        layer = Image.new("RGBA", (request.width, request.height))
+        top, bottom = (request.height * edge // count for edge in (index, index + 1))
+        layer.paste((*_colour(request, index), 255), (0, top, request.width, bottom))
+        layers.append(layer)
+    return tuple(layers)
+
+
+def _composed(layers: tuple[Image.Image, ...]) -> Image.Image:
+    picture = layers[0]
+    for layer in layers[1:]:
+        picture = Image.alpha_composite(picture, layer)
+    return picture.convert("RGB")
+
+
+def _colour(request: RenderRequest, layer: int = 0) -> tuple[int, int, int]:
+    """Make a colour of everything that was asked for, but for the source, which shines through."""
+    pictures = (*request.references, *([request.control.image] if request.control is not None else []))
+    wish = (
+        request.prompt,
+        request.negative_prompt,
+        request.true_cfg_scale,
+        request.seed,
+        request.loras,
+        request.scheduler,
+        request.control and (request.control.controlnet, request.control.scale),
+        [hashlib.sha256(picture.tobytes()).hexdigest() for picture in pictures],
+        layer,
+    )
     red, green, blue = hashlib.sha256(repr(wish).encode()).digest()[:3]
     return red, green, blue

@@ -1,0 +1,84 @@
+"""Tiny checkpoints drawn with as the daemon does: what the tests of the renderer share."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from qwen_image_daemon.jobs.families import FamilyName
+from qwen_image_daemon.lora_folder import LoraFolder
+from qwen_image_daemon.render.accessories import Accessories
+from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
+from qwen_image_daemon.render.renderer import Progress, Rendering, RenderRequest
+from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, RenderSettings
+
+SIDE = 64
+SETTINGS = RenderSettings(device="cpu", precisions=("float32",))
+PLAIN = RenderRequest(
+    task="text-to-image",
+    prompt="a lighthouse at dusk",
+    negative_prompt=None,
+    true_cfg_scale=1.0,
+    num_inference_steps=2,
+    width=SIDE,
+    height=SIDE,
+    seed=7,
+)
+
+
+def picture(colour: str = "orange", size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
+    """Give a gradient in one colour."""
+    black = Image.new("RGB", size)
+    return Image.composite(Image.new("RGB", size, colour), black, Image.linear_gradient("L").resize(size))
+
+
+def half_mask(size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
+    """Give a mask whose left half is white."""
+    mask = Image.new("L", size, 0)
+    mask.paste(255, (0, 0, size[0] // 2, size[1]))
+    return mask
+
+
+@dataclass(frozen=True)
+class TinyModel:
+    """A loaded tiny checkpoint."""
+
+    renderer: DiffusersRenderer
+    counted: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def pipeline(self) -> Any:
+        """Reach behind the seam: the pipeline that was loaded."""
+        warm, _, _ = self.renderer._entered
+        return warm._pipelines.loaded
+
+    def draw(self, request: RenderRequest) -> Rendering:
+        """Draw one picture."""
+
+        def ignore(_: Progress) -> None:
+            pass
+
+        return self.renderer.render(request, ignore)
+
+    def bytes_of(self, request: RenderRequest) -> bytes:
+        """Draw one picture, and give its pixels."""
+        return self.draw(request).image.tobytes()
+
+
+@contextmanager
+def loaded(
+    family: FamilyName,
+    folder: Path,
+    *,
+    controlnets: Mapping[str, ControlNetSettings] | None = None,
+    loras: LoraFolder | None = None,
+    settings: RenderSettings = SETTINGS,
+) -> Iterator[TinyModel]:
+    """Load a tiny checkpoint for the block."""
+    given = {} if loras is None else {"loras": loras}
+    accessories = Accessories(controlnets=controlnets or {}, **given)
+    with DiffusersRenderer(ModelSettings(family=family, source=str(folder)), settings, accessories) as renderer:
+        yield TinyModel(renderer)
