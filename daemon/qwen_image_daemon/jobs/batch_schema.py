@@ -19,9 +19,11 @@ def batch_definitions(jobs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
     own = BatchSettings.model_json_schema()["properties"]
     batch = {key: {name: value for name, value in own[key].items() if name != "title"} for key in BATCH_KEYS}
     part = {"$ref": f"#/$defs/{PART}"}
-    batch["defaults"] = {"description": own["defaults"]["description"], **part}
-    batch["jobs"] = {"description": own["jobs"]["description"], "type": "array", "minItems": 1, "items": part}
-    batch["matrix"] = {"description": own["matrix"]["description"], **_matrix(settings)}
+    batch |= {
+        "defaults": _or_nothing(own["defaults"], part),
+        "jobs": _or_nothing(own["jobs"], {"type": "array", "minItems": 1, "items": part}),
+        "matrix": _or_nothing(own["matrix"], _matrix(settings)),
+    }
     return {
         BATCH: {
             "title": BATCH,
@@ -40,6 +42,11 @@ def batch_definitions(jobs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
             "additionalProperties": False,
         },
     }
+
+
+def _or_nothing(described: Mapping[str, Any], schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Allow JSON's null, which says what leaving out says."""
+    return {"description": described["description"], "anyOf": [schema, {"type": "null"}]}
 
 
 def _settings_of_any(jobs: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
