@@ -185,7 +185,7 @@ def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
 
 
 def _prescribed_resolution(spec: AnyJob) -> int | None:
-    """Give the side of a square of as many pixels as the pipeline draws in the source's shape, where it decides."""
+    """Give the side of a square of as many pixels as the pipeline draws, where it alone decides."""
     if isinstance(spec, LayeredJob):
         return spec.resolution
     if not isinstance(spec, EditJob) or spec.mask is None:
