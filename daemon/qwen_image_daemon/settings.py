@@ -207,7 +207,7 @@ class RenderSettings(Section):
     gate_black_level: Annotated[int, Field(ge=-1, le=255)] = 2
     """A picture of which no level (0 to 255) is above this is black: it is drawn once more, and then fails. -1
     lets all pass."""
-    gate_flat_deviation: Annotated[float, Field(ge=0, le=128, allow_inf_nan=False)] = 0.5
+    gate_flat_deviation: Annotated[float, Field(ge=0, le=128, allow_inf_nan=False)] = 0.1
     """A picture whose levels deviate by less than this is one flat colour: likewise. 0 lets all pass."""
     gate_unchanged_difference: Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)] = 0.5
     """An edit that differs from its picture by less than so many levels on average changed nothing: likewise. 0

@@ -27,6 +27,7 @@ from qwen_image_daemon.jobs.source_sizes import layered_size, scaled_size
 from qwen_image_daemon.jobs.styles import in_style, untouched
 from qwen_image_daemon.jobs.tasks import Task
 
+MASKED_EDIT_RESOLUTION = 1024
 SINGLE_SPACE = " "
 """The negative prompt that the makers give where there is none: CFG is silently off without one."""
 
@@ -169,8 +170,9 @@ def _of_task(spec: AnyJob, catalogue: Catalogue, family: Family) -> dict[str, An
 
 
 def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
-    if isinstance(spec, LayeredJob):
-        return layered_size(_known(source), spec.resolution)
+    prescribed = _prescribed_resolution(spec)
+    if prescribed is not None:
+        return layered_size(_known(source), prescribed)
     if wants_source_size(spec):
         return _known(source)
     if isinstance(spec, SourcedJob) and spec.fit == "scale":
@@ -180,6 +182,17 @@ def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
     if spec.aspect_ratio is None and source is not None:
         return family.nearest_shape(source)
     return family.sizes[spec.aspect_ratio or "1:1"]
+
+
+def _prescribed_resolution(spec: AnyJob) -> int | None:
+    """Give the side of a square of as many pixels as the pipeline draws, where it alone decides."""
+    if isinstance(spec, LayeredJob):
+        return spec.resolution
+    if not isinstance(spec, EditJob) or spec.mask is None:
+        return None
+    named = spec.width or spec.height or spec.aspect_ratio or spec.size
+    # Whatever QwenImageEditInpaintPipeline is asked for. What it would not follow the renderer refuses.
+    return None if named else MASKED_EDIT_RESOLUTION
 
 
 def _known(source: Size | None) -> Size:
