@@ -401,7 +401,8 @@ export interface EditRequest extends GenerationRequest {
   images?: string[] | null;
   /**
    * Where to edit, for one picture and Qwen-Image-Edit only: white where it is changed, black where it is kept.
-   * Everywhere where it is left out.
+   * Everywhere where it is left out. With a mask the size is the model's choice: the picture's shape, at about
+   * 1024×1024 pixels; without aspect_ratio, width, height and size.
    */
   mask?: string | null;
   /**

@@ -285,3 +285,15 @@ def test_a_mask_may_be_of_any_scale_but_not_of_another_shape() -> None:
     assert fault_of_mask_size(Size(481, 320), Size(961, 640)) is None
     assert fault_of_mask_size(Size(512, 512), Size(960, 640)) is not None
     assert fault_of_mask_size(Size(640, 960), Size(960, 640)) is not None
+
+
+def size_of(effective: EffectiveParameters) -> Size:
+    return Size(effective.width, effective.height)
+
+
+def test_a_masked_edit_has_the_size_that_the_pipeline_gives_it() -> None:
+    masked = EditJob(prompt="x", image="a.png", mask="m.png")
+    assert size_of(resolved(masked, Size(1600, 1200))) == Size(1184, 896)
+    assert size_of(resolved(masked.model_copy(update={"fit": "scale"}), Size(1600, 1200))) == Size(1184, 896)
+    unmasked = EditJob(prompt="x", image="a.png")
+    assert size_of(resolved(unmasked, Size(1600, 1200))) == Size(1472, 1104)

@@ -70,12 +70,12 @@ def _task_of(values: Mapping[str, Any], catalogue: Catalogue) -> Task:
         task: Task = values["task"]
         return task
     # JSON's null is a setting left out.
-    given = {key for key, value in values.items() if value is not None}
+    given = [str(key) for key, value in values.items() if value is not None]
     unknown = [key for key in given if key not in SETTINGS][:MAX_ERRORS]
     meant = {setting[0] for key in unknown if (setting := setting_meant_by((key,))) is not None}
     named = values.get("model")
     known = named if isinstance(named, str) and named in catalogue.families else None
-    return task_of({str(key) for key in given | meant}, catalogue.family_of(known))
+    return task_of({*given, *map(str, meant)}, catalogue.family_of(known))
 
 
 def _as_written(path: KeyPath, values: Mapping[str, Any]) -> KeyPath:

@@ -27,6 +27,9 @@ from qwen_image_daemon.jobs.source_sizes import layered_size, scaled_size
 from qwen_image_daemon.jobs.styles import in_style, untouched
 from qwen_image_daemon.jobs.tasks import Task
 
+MASKED_EDIT_RESOLUTION = 1024
+"""QwenImageEditInpaintPipeline draws about as many pixels as a square of this side has, whatever it is asked
+for."""
 SINGLE_SPACE = " "
 """The negative prompt that the makers give where there is none: CFG is silently off without one."""
 
@@ -169,8 +172,10 @@ def _of_task(spec: AnyJob, catalogue: Catalogue, family: Family) -> dict[str, An
 
 
 def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
-    if isinstance(spec, LayeredJob):
-        return layered_size(_known(source), spec.resolution)
+    if isinstance(spec, LayeredJob) or is_masked_edit(spec):
+        # Here the pipelines decide.
+        resolution = spec.resolution if isinstance(spec, LayeredJob) else MASKED_EDIT_RESOLUTION
+        return layered_size(_known(source), resolution)
     if wants_source_size(spec):
         return _known(source)
     if isinstance(spec, SourcedJob) and spec.fit == "scale":
@@ -195,7 +200,14 @@ def wants_source_size(spec: AnyJob) -> bool:
 
 def takes_the_sources_shape(spec: AnyJob) -> bool:
     """Say whether the result of a job has its source's shape, whatever that is."""
-    return isinstance(spec, LayeredJob) or (isinstance(spec, SourcedJob) and spec.fit == "scale")
+    if isinstance(spec, LayeredJob) or is_masked_edit(spec):
+        return True
+    return isinstance(spec, SourcedJob) and spec.fit == "scale"
+
+
+def is_masked_edit(spec: AnyJob) -> bool:
+    """Say whether a job is an edit that is kept to a mask. Its pipeline chooses the size."""
+    return isinstance(spec, EditJob) and spec.mask is not None
 
 
 def adjustments_of(spec: AnyJob, effective: EffectiveParameters) -> tuple[str, ...]:

@@ -79,8 +79,9 @@ def placed(picture: Image.Image, placement: Placement) -> Image.Image:
 
 def placed_mask(mask: Image.Image, placement: Placement) -> Image.Image:
     """Bring the mask of a picture, at any scale, to where its picture lies. Margins are black: they are kept."""
-    upon = mask if mask.size == _tuple(placement.source) else mask.resize(_tuple(placement.source))
-    cut = _scaled(upon, placement).crop(_inside(placement))
+    # Sharper ways of scaling overshoot at edges.
+    upon = mask.resize(_tuple(placement.scaled), Image.Resampling.BILINEAR)
+    cut = upon.crop(_inside(placement))
     left, upper = placement.corner
     canvas = Image.new("L", _tuple(placement.canvas), 0)
     canvas.paste(cut, (max(left, 0), max(upper, 0)))

@@ -99,7 +99,7 @@ class _Preparation:
         mask, flat = self._mask(picture), on_white(picture)
         if mask is None:
             raise ValueError("a masked edit without a mask")
-        mask = mask.resize(flat.size)
+        mask = mask.resize(flat.size, Resampling.BILINEAR)
         whole = replace(request, references=(flat,), mask=mask)
         if drawn_size(whole, self._family) != self._size:
             placement = shaped_like(Size(*flat.size), self._size, self._parameters.fit)
@@ -109,7 +109,7 @@ class _Preparation:
             return whole, None
         result = (self._size.width, self._size.height)
         kept = whole.references[0].resize(result, Resampling.LANCZOS)
-        return whole, Untouched(kept, whole.mask.resize(result))
+        return whole, Untouched(kept, whole.mask.resize(result, Resampling.BILINEAR))
 
     def _mask(self, picture: Image) -> Image | None:
         if self._parameters.mask_from_alpha:

@@ -3,6 +3,7 @@
 They are never fused: back and forth in bfloat16 does not come out even. Taking them off is exact to the bit.
 """
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ class Loras:
                 self.take_off()
                 for place, lora in enumerate(loras):
                     self._on = (*self._on, lora)
-                    self._transformer.load_lora_adapter(dict(lora.weights), adapter_name=_adapter(place))
+                    self._load(lora, _adapter(place))
             if loras:
                 names = [_adapter(place) for place in range(len(loras))]
                 self._transformer.set_adapters(names, [use.weight for use in uses])
@@ -71,6 +72,12 @@ class Loras:
             # What is half on is of no use to anybody.
             self.take_off()
             raise
+
+    def _load(self, lora: CheckedLora, adapter: str) -> None:
+        with warnings.catch_warnings():
+            # There is to be more than one.
+            warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
+            self._transformer.load_lora_adapter(dict(lora.weights), adapter_name=adapter)
 
     def take_off(self) -> None:
         """Take all of them off. Also what a failure left behind."""

@@ -276,6 +276,9 @@ class WarmPipeline:
 def _in_float32(vae: Any) -> Iterator[None]:
     """Let the VAE compute in float32 for a while. Back and forth is exact: every smaller float is a float32."""
     before = vae.dtype
+    if before == torch.float32:
+        yield
+        return
     vae.to(torch.float32)
     try:
         yield
