@@ -151,6 +151,14 @@ class Box:
         """Wait until the status in the outbox shows a state."""
         return eventually(lambda: self.status() if self.status().get("state") == state else None, f"state {state}")
 
+    def wait_for_count(self, name: str, number: int) -> dict[str, Any]:
+        """Wait until the status in the outbox counts so many jobs somewhere."""
+
+        def look() -> dict[str, Any] | None:
+            return self.status() if self.status().get("counts", {}).get(name) == number else None
+
+        return eventually(look, f"{number} {name}")
+
     def leftovers(self) -> list[str]:
         """List what is still on its way: nothing, when all is done."""
         states = ("tmp", "incoming", "queue", "active", "rendered")

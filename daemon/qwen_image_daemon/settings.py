@@ -78,6 +78,13 @@ class ControlNetSettings(Section):
     kind: ControlNetKind = "union"
     """union: follows edges, depth, poses and the like. inpaint: redraws the masked part of a picture."""
 
+    @model_validator(mode="after")
+    def _its_family_takes_one(self) -> "ControlNetSettings":
+        if "controlnet" not in FAMILIES[self.family].tasks:
+            able = ", ".join(name for name, family in FAMILIES.items() if "controlnet" in family.tasks)
+            raise ValueError(f"models of the family {self.family} take no ControlNet; these do: {able}")
+        return self
+
     @property
     def folder(self) -> Path | None:
         """Give the checkpoint's folder, or None where `source` is a hub name: owner/name."""
@@ -100,6 +107,13 @@ class LoraSettings(Section):
     schedule that it wants. Left out for all others."""
     family: FamilyName | None = None
     """For models of which family it is made. Left out: jobs may try it with all."""
+
+    @model_validator(mode="after")
+    def _its_family_can_be_distilled(self) -> "LoraSettings":
+        steps = self.distilled_steps
+        if self.family is not None and steps is not None and steps not in FAMILIES[self.family].distilled:
+            raise ValueError(f"nothing is known of LoRAs that are distilled for {steps} steps of {self.family}")
+        return self
 
 
 def _usable(template: str) -> str:

@@ -8,16 +8,19 @@ from torture.points import listed_points
 
 SMALL = "width = 64\nheight = 64\nnum_inference_steps = 2\n"
 JOBS = {"three": f'prompt = "x"\nnum_images = 3\nseed = 7\n{SMALL}', "one": f'prompt = "y"\nseed = 5\n{SMALL}'}
+BATCH = 'prompt = "z"\nnum_inference_steps = 2\nwidth = 64\nheight = 64\n[matrix]\nseed = [3, 5, 8]\n'
+NAMES = [*JOBS, "batch-1", "batch-2", "batch-3"]
 
 
 def drawn(box: Box) -> dict[str, bytes]:
     """Draw all jobs with a daemon, stop it, and give the pictures by name."""
     for name, text in JOBS.items():
         box.drop(f"{name}.toml", text)
+    box.drop("batch.toml", BATCH)
     with box.running("--dry-run") as daemon:
-        folders = [box.folder_of(box.result(name)) for name in JOBS]
+        folders = [box.folder_of(box.result(name)) for name in NAMES]
         assert daemon.stop() == 0
-    assert len(box.results()) == len(JOBS)
+    assert len(box.results()) == len(NAMES)
     assert box.leftovers() == []
     assert list((box.spool / "control").iterdir()) == []
     return {path.name: path.read_bytes() for folder in folders for path in folder.glob("*.png")}

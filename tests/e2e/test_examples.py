@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from driving import Box, eventually, files_of, read_result
+from qwen_image_daemon.outbox.results import JobResult
 
 EXAMPLES = Path(__file__).parents[2] / "jobs_example"
 JOBS = sorted(path for path in EXAMPLES.iterdir() if path.suffix in {".toml", ".json"})
@@ -71,7 +72,7 @@ def test_every_example_is_done_where_there_are_models_for_all_tasks(box: Box) ->
     assert box.leftovers() == []
 
 
-FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir() and path != EXAMPLES / "rejected")
+FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir() and path.name not in {"rejected", "batches"})
 
 
 def test_every_example_folder_becomes_the_pictures_that_it_asks_for(box: Box) -> None:
@@ -89,9 +90,46 @@ def test_every_example_folder_becomes_the_pictures_that_it_asks_for(box: Box) ->
     assert box.leftovers() == []
 
 
+JOBS_OF_BATCHES = {
+    "three shapes": 3,
+    "2-sweep": 6,
+    "3-sweep-in-step": 3,
+    "4-choices": 5,
+    "5-every-choice": 4,
+    "6-list": 4,
+    "7-table": 2,
+    "summer harbour": 2,
+}
+
+
+def test_every_example_with_many_jobs_becomes_all_of_them_and_their_results_lie_together(box: Box) -> None:
+    shutil.copytree(EXAMPLES / "batches", box.inbox / "batches")
+    assert box.call("run", "--dry-run", "--once").returncode == 0
+    batches: dict[str, list[JobResult]] = {}
+    for result in box.results():
+        assert result.batch is not None
+        batches.setdefault(result.batch.name, []).append(result)
+    assert {name: len(results) for name, results in batches.items()} == JOBS_OF_BATCHES
+    for name, results in batches.items():
+        groups = {box.folder_of(result).parent for result in results}
+        assert len(groups) == 1, name
+        [group] = groups
+        origins = [result.batch.origin for result in results if result.batch]
+        assert [origin.index for origin in origins if origin] == list(range(1, len(results) + 1))
+        # Beside the results lies what was dropped, under a name that is no job's.
+        assert any(path.is_file() and not path.name.endswith((".toml", ".json")) for path in group.iterdir())
+    assert files_of(box.inbox) - files_of(box.inbox / ".taken") >= {
+        "batches/prompts.txt",
+        "batches/table.csv",
+        "batches/by-picture/recipe.toml",
+    }
+    assert box.leftovers() == []
+
+
 def test_every_rejected_example_comes_back_with_exactly_its_complaint(box: Box) -> None:
-    for path in REJECTED:
-        shutil.copy(path, box.inbox)
+    for path in (EXAMPLES / "rejected").iterdir():
+        if not path.name.endswith(".expected.txt"):
+            shutil.copy(path, box.inbox)
     assert box.call("run", "--dry-run", "--once").returncode == 1
     assert len(list(box.failed.iterdir())) == len(REJECTED)
     for folder in box.failed.iterdir():

@@ -1,17 +1,25 @@
 """Many jobs in one file: what the take-in makes of it, and what comes out."""
 
 import json
+import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from driving import files_of, read_result
+from qwen_image_daemon.inbox.intake import Intake
+from qwen_image_daemon.inbox.loop import take_in
+from qwen_image_daemon.loop_control import LoopControl
+from qwen_image_daemon.outbox.clearing import forget_old_results
 from qwen_image_daemon.outbox.publishing import publish
+from qwen_image_daemon.outbox.retrying import retryable
+from qwen_image_daemon.settings import OutboxSettings, SpoolSettings
 from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
 from qwen_image_daemon.spool.spool import Entry
-from rooms import SMALL, Rooms, picture
+from rooms import CATALOGUE, SMALL, Rooms, picture
 
 TWO = f'[defaults]\n{SMALL}[[jobs]]\nprompt = "one"\n[[jobs]]\nprompt = "two"\nname = "star"\n'
 
@@ -167,6 +175,16 @@ def test_a_broken_picture_is_its_jobs_fault(rooms: Rooms, on_invalid: str) -> No
     assert problem.where == "mixed.toml: broken.png"
 
 
+def test_a_batch_for_which_the_disk_has_no_room_waits_and_others_go_on(rooms: Rooms) -> None:
+    free = os.statvfs(rooms.spool.root)
+    enough_for_few = SpoolSettings(min_free_bytes=free.f_bavail * free.f_frsize - 100 * 32 * 1024)
+    rooms.drop("many.toml", f'prompt = "x"\n[matrix]\nseed = {list(range(5000))}\n')
+    rooms.drop("one.toml", f'prompt = "x"\n{SMALL}')
+    take_in(Intake(rooms.inbox, rooms.spool, CATALOGUE, rooms.settings, enough_for_few), LoopControl(drain=True))
+    assert [record.name for record in rooms.queued()] == ["one"]
+    assert waiting(rooms)["many.toml"] == "waits for room: the spool's disk is too full for its 5,000 jobs"
+
+
 # Results.
 
 
@@ -200,6 +218,28 @@ def test_a_failed_job_of_a_batch_that_is_moved_back_runs_alone(rooms: Rooms) -> 
     assert len(rooms.queued()) == 2
     assert again.batch is None
     assert again.to_do() == before
+
+
+def test_a_batch_is_no_result_itself_and_goes_when_its_last_result_is_cleared_away(rooms: Rooms) -> None:
+    rooms.drop("two.toml", TWO)
+    rooms.take_in()
+    folders = [ended(rooms, entry) for entry in entries(rooms)]
+    assert sorted(folder for _, _, folder in retryable(rooms.outbox)) == sorted(folders)
+    forget_old_results(rooms.outbox, OutboxSettings(keep_bytes=1), datetime.now(UTC))
+    assert not folders[0].parent.exists()
+
+
+def test_a_kill_before_the_dropped_file_lies_beside_the_results_is_made_good(rooms: Rooms) -> None:
+    rooms.drop("two.toml", TWO)
+    rooms.take_in()
+    entry = entries(rooms)[0]
+    outcome = Outcome(status="succeeded", finished_at=entry.record().received_at)
+    done = rooms.spool.finish(rooms.spool.take(entry), outcome)
+    rooms.outbox.mkdir()
+    original = publish(done, rooms.outbox).parent / "two.toml.txt"
+    original.unlink()
+    publish(done, rooms.outbox)
+    assert original.read_text() == TWO
 
 
 # Repeats.

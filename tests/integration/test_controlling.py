@@ -72,6 +72,16 @@ def test_cancel_asks_back_where_it_is_not_clear_which(box: Box, rooms: Rooms) ->
     assert Controls(rooms.spool).cancelled() == []
 
 
+def test_a_job_for_later_stays_in_the_queue_and_the_list_says_until_when(box: Box) -> None:
+    box.drop("gift.toml", f'prompt = "x"\nnot_before = 2999-12-24T20:00:00+01:00\n{SMALL}')
+    assert box.call("run", "--dry-run", "--once").returncode == 1
+    [line] = box.call("list").stdout.splitlines()
+    assert line.startswith("queued")
+    assert line.endswith("gift  waits until 2999-12-24 20:00+01:00")
+    [item] = json.loads(box.call("list", "--json").stdout)["jobs"]
+    assert item["not_before"] == "2999-12-24T20:00:00+01:00"
+
+
 def test_list_shows_what_is_there_and_what_failed(box: Box, rooms: Rooms) -> None:
     assert box.call("list").stdout == "No jobs.\n"
     box.drop("bad.toml", "promt = 1")

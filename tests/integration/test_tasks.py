@@ -210,6 +210,15 @@ def test_a_prompt_that_is_too_long_is_cut_only_where_that_is_wanted(qwen_image: 
     assert rendering.adjustments == ("the prompt of 1200 tokens was cut after 1017",)
 
 
+def test_a_style_that_makes_a_prompt_too_long_is_named(qwen_image: TinyModel) -> None:
+    bare = "\N{GREEK SMALL LETTER OMEGA}" * 500
+    styled = replace(PLAIN, prompt=f"{bare}{bare[:20]}", prompt_as_written=bare)
+    with pytest.raises(RequestRefused, match=r"1040 tokens long.*Without the words of its style it would fit\."):
+        qwen_image.draw(styled)
+    [note] = qwen_image.draw(replace(styled, strict=False)).adjustments
+    assert note == "the prompt of 1040 tokens was cut after 1017; without the words of its style it would fit"
+
+
 # --- the gate -------------------------------------------------------------------------------------------------
 
 

@@ -1,6 +1,7 @@
 """Jobs to drop, and the ways to drop them."""
 
 import io
+import json
 import os
 import random
 import shutil
@@ -54,6 +55,17 @@ def by_recipe(number: int) -> Dropped:
     content = f'image = "{name}"\n'.encode() + RECIPE
     place = f"{RECIPES}/{name}"
     return Dropped(place, content, files=((place, _source()),))
+
+
+def batch(number: int) -> list[Dropped]:
+    """Give the four jobs of one file, which comes with the first of them."""
+    name = f"batch-{number}.toml"
+    prompts = [f"batch {number}, {letter}" for letter in "abcd"]
+    text = f"prompts = {json.dumps(prompts)}\nseed = 1\nnum_inference_steps = 2\n{SIZE}"
+    settings = {"seed": 1, "num_inference_steps": 2, "width": 64, "height": 64}
+    contents = [f"{json.dumps({**settings, 'prompt': prompt}, indent=2)}\n".encode() for prompt in prompts]
+    first = Dropped(name, contents[0], files=((name, text.encode()),))
+    return [first, *(Dropped(f"{name}, job {at}", content) for at, content in enumerate(contents[1:], start=2))]
 
 
 def _job(number: int, kind: str, text: str, images: int) -> Dropped:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from driving import Box
 from qwen_image_daemon.crash_points import CRASH_AT, CRASH_LEDGER
-from torture.drops import by_recipe, copy_in, folder, one_picture, refused, several_pictures, with_source
+from torture.drops import batch, by_recipe, copy_in, folder, one_picture, refused, several_pictures, with_source
 from torture.keeper import Keeper, patiently
 from torture.ledger import Ledger, Verdict
 from torture.table import Row
@@ -95,12 +95,16 @@ class Pointed:
             folder(5),
             by_recipe(6),
         ]
+        first, *others = batch(7)
+        for job in others:
+            ledger.note(job)
+        drops.append(first)
         with Watcher().watching(box.outbox, box.root / "watcher.json") as watcher:
             for drop in drops:
                 copy_in(box.inbox, ledger.note(drop))
             with keeper.keeping():
                 finished = patiently(
-                    lambda: ledger.out(box) >= len(drops) and not ledger.left(box),
+                    lambda: ledger.out(box) >= len(ledger.dropped) and not ledger.left(box),
                     lambda: (ledger.out(box), self._hits()),
                     keeper,
                     patience=60.0,

@@ -6,6 +6,7 @@ usage: python watcher.py OUTBOX REPORT, until SIGTERM; REPORT then holds one JSO
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 
 RESULT = "result.json"
 _GLANCE_SECONDS = 0.005
+_ID = re.compile(r"-\d{8}-\d{6}-\d{3}-[0-9a-f]{6}$")
 
 
 def faults_of(folder: Path) -> list[str]:
@@ -41,10 +43,13 @@ def result_folders(folder: Path, known: Collection[Path] = ()) -> Iterator[Path]
     """Give the result folders below a folder: those that hold files. Those that are known are not looked into."""
     with os.scandir(folder) as items:
         visible = [item for item in items if not item.name.startswith(".")]
-    if any(not item.is_dir() for item in visible):
+    folders = [item for item in visible if item.is_dir()]
+    # The results of one file lie together, and it beside them.
+    is_batch = any(_ID.search(item.name) for item in folders) and RESULT not in {item.name for item in visible}
+    if len(folders) < len(visible) and not is_batch:
         yield folder
         return
-    for item in visible:
+    for item in folders:
         path = Path(item.path)
         if path in known:
             yield path

@@ -2,6 +2,8 @@
 
 from datetime import UTC, datetime
 
+import pytest
+
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.spool.records import ErrorReport, FileRecord, JobRecord, Outcome, ProblemRecord
@@ -47,3 +49,21 @@ def test_a_job_that_failed_without_a_word_gets_a_letter_too() -> None:
     _, letter = letter_for(RECORD, Outcome(status="failed", finished_at=NOW))
     assert "It was not begun." in letter
     assert "Look into job.log." in letter
+
+
+@pytest.mark.parametrize(
+    ("line", "known_by", "cure"),
+    [
+        ('id = "order 7"', "with the id order 7", "give it another id, or none"),
+        ('on_exists = "skip"', "with the same job file and the same pictures", 'set on_exists to "draw"'),
+    ],
+)
+def test_a_job_that_was_sent_before_is_told_how_it_was_known_and_how_to_draw_it_again(
+    line: str, known_by: str, cure: str
+) -> None:
+    record = RECORD.model_copy(update={"requested": job_of(f'prompt = "x"\n{line}')})
+    name, letter = letter_for(record, Outcome(status="duplicate", finished_at=NOW, earlier="e1"))
+    assert name == "ALREADY-SENT.txt"
+    assert f"was sent before {known_by}, and was not run again." in letter
+    assert "ends in e1." in letter
+    assert cure in letter

@@ -165,3 +165,43 @@ def test_nothing_in_the_unit_hides_the_card_or_breaks_cuda() -> None:
         assert f"DeviceAllow=char-{device} rw" in UNIT.read_text()
     # Above the two kills after which a job is set aside.
     assert int(directives["StartLimitBurst"]) > 6
+
+
+def test_jobs_may_name_what_the_settings_and_the_lora_folder_hold(tmp_path: Path) -> None:
+    (tmp_path / "loras").mkdir()
+    (tmp_path / "loras" / "a.safetensors").write_bytes(b"")
+    settings = load_settings(
+        None,
+        root=tmp_path,
+        loras={"fast": {"file": "a.safetensors", "distilled_steps": 4}},
+        controlnets={"edges": {"source": "InstantX/Qwen-Image-ControlNet-Union"}},
+    )
+    catalogue = settings.catalogue
+    assert set(catalogue.loras()) == {"a", "fast"}
+    assert catalogue.loras()["fast"].distilled_steps == 4
+    assert catalogue.controlnets["edges"].kind == "union"
+    assert catalogue.license_policy == "label"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        ({"loras": {"x": {"file": "../x.safetensors"}}}, "the name of a file in lora_folder"),
+        ({"loras": {"x": {"file": "x.pt"}}}, "ends in .safetensors"),
+        (
+            {"loras": {"x": {"file": "x.safetensors", "distilled_steps": 4, "family": "qwen-image-2.1"}}},
+            "distilled for 4 steps of qwen-image-2.1",
+        ),
+        ({"loras": {"x": {"file": "x.safetensors", "distilled_steps": 5}}}, "Input should be 4 or 8"),
+        (
+            {"controlnets": {"x": {"source": "a/b", "family": "qwen-image-edit"}}},
+            "qwen-image-edit take no ControlNet; these do: qwen-image",
+        ),
+        ({"license_policy": "ignore"}, "Input should be 'label' or 'refuse'"),
+    ],
+)
+def test_a_lora_or_controlnet_that_no_job_could_use_is_refused_at_the_start(
+    overrides: dict[str, Any], complaint: str
+) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        load_settings(None, **overrides)

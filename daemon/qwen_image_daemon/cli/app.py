@@ -56,7 +56,8 @@ def run(
     config: Config = None,
     model: Model = None,
     once: Annotated[
-        bool, typer.Option("--once", help="Render what is there, then end: 0 if all succeeded, else 1.")
+        bool,
+        typer.Option("--once", help="Render what is there and may begin, then end: 0 if all succeeded, else 1."),
     ] = False,
     inline: Annotated[
         bool, typer.Option("--inline", help="Loops as threads of one process, for debugging.")
@@ -77,12 +78,18 @@ def run(
 @app.command()
 def check(
     files: Annotated[list[Path], typer.Argument(help="Job files, TOML or JSON.", metavar="FILE...")],
+    root: Root = None,
     config: Config = None,
+    expand: Annotated[
+        bool, typer.Option("--expand", help="Show the jobs that would be drawn, and how long it would take.")
+    ] = False,
+    every: Annotated[bool, typer.Option("--all", help="With --expand: show each of very many jobs.")] = False,
 ) -> None:
     """Say what the daemon would complain about in job files. Ends with 1 if there is anything."""
     from qwen_image_daemon.cli.checking import check_files
+    from qwen_image_daemon.cli.expanding import expand_files
 
-    raise typer.Exit(check_files(files, config))
+    raise typer.Exit(expand_files(files, root, config, every=every) if expand else check_files(files, config))
 
 
 @app.command()

@@ -113,7 +113,7 @@ class TakeIn:
             if shortage is not None:
                 return Look(taken, waiting, unsettled=False, shortage=shortage)
             try:
-                ready = self._ready(drop, found, listing, quiet)
+                ready = self._with_room(self._ready(drop, found, listing, quiet))
                 if isinstance(ready, Ready):
                     self._admission.admit(ready)
                     taken += 1
@@ -130,6 +130,13 @@ class TakeIn:
                 waiting[drop.path] = f"cannot be taken: {error.strerror}. Let the daemon's user read and move it"
         self._notes.update(waiting)
         return Look(taken, waiting, unsettled=len(quiet) < len(listing))
+
+    def _with_room(self, ready: Ready | str) -> Ready | str:
+        """Let a batch wait for which the disk has no room; others may still find some."""
+        lack = None
+        if isinstance(ready, Ready) and isinstance(ready.job, Batch):
+            lack = self._watermark.lack_of_room(len(ready.job.jobs))
+        return lack or ready
 
     def _ready(
         self, drop: Drop, found: Drops, listing: Mapping[str, Stamp], quiet: Collection[str]

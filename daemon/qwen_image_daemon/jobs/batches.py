@@ -4,7 +4,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, time
 from pathlib import PurePosixPath
 from typing import Any, Final
@@ -124,7 +124,8 @@ def read_batch(
     reading = _Reading(document, filename, catalogue, prompt_list, fill_in)
     settings = batch_settings(document.values)
     if not isinstance(settings, BatchSettings):
-        return reading.rejection([_Found(fault.path, fault) for fault in settings])
+        jobs = document.values.get("jobs")
+        return reading.rejection(list(map(_of_its_job, settings)), of=len(jobs) if isinstance(jobs, list) else 0)
     listed = settings.prompts_from
     if listed is not None and (prompt_list is None or prompt_list.name != listed):
         return WantsList(listed)
@@ -141,6 +142,15 @@ class _Found:
     place: Place
     fault: Fault
     job: int | None = None
+
+
+def _of_its_job(fault: Fault) -> _Found:
+    """Say a fault in the table of one job of that job: `jobs.2.prompt` is the prompt of job 3."""
+    match fault.path:
+        case ("jobs", int(at), *within) if within:
+            return _Found(fault.path, replace(fault, path=tuple(within)), at + 1)
+        case path:
+            return _Found(path, fault)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +175,7 @@ class _Reading:
         if self.found and (settings.on_invalid != "skip" or not jobs):
             return self.rejection(self.found, of=len(drafts))
         return Batch(
-            name=values.get("name"),
+            name=self.fill_in(values).get("name"),
             id=values.get("id"),
             jobs=jobs,
             list_name=settings.prompts_from,

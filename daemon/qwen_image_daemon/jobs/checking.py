@@ -11,10 +11,11 @@ from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.complaints import faults_of, setting_meant_by, settings_meant_by
 from qwen_image_daemon.jobs.hints import task_meant
 from qwen_image_daemon.jobs.inference import task_of
+from qwen_image_daemon.jobs.job_settings import Settings
 from qwen_image_daemon.jobs.models import MODELS, SETTINGS, AnyJob, JobModel
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import quoted
-from qwen_image_daemon.jobs.rules import Settings, faults_between
+from qwen_image_daemon.jobs.rules import faults_between
 from qwen_image_daemon.jobs.tasks import TASKS, Task
 
 SCHEMA_KEY = "$schema"
@@ -69,12 +70,12 @@ def _task_of(values: Mapping[str, Any], catalogue: Catalogue) -> Task:
         task: Task = values["task"]
         return task
     # JSON's null is a setting left out.
-    given = {key for key, value in values.items() if value is not None}
+    given = [str(key) for key, value in values.items() if value is not None]
     unknown = [key for key in given if key not in SETTINGS][:MAX_ERRORS]
     meant = {setting[0] for key in unknown if (setting := setting_meant_by((key,))) is not None}
     named = values.get("model")
     known = named if isinstance(named, str) and named in catalogue.families else None
-    return task_of({str(key) for key in given | meant}, catalogue.family_of(known))
+    return task_of({*given, *map(str, meant)}, catalogue.family_of(known))
 
 
 def _as_written(path: KeyPath, values: Mapping[str, Any]) -> KeyPath:

@@ -11,10 +11,10 @@ from pydantic_core import ErrorDetails
 
 from qwen_image_daemon.jobs.foreign import foreign
 from qwen_image_daemon.jobs.hints import EXPLAINED, RENAMED_IN_TABLES, meant, plain
+from qwen_image_daemon.jobs.job_settings import EXAMPLE_PROMPT
 from qwen_image_daemon.jobs.models import MAX_SEED, SETTINGS, TABLES, JobModel
 from qwen_image_daemon.jobs.problems import Fault, KeyPath
 from qwen_image_daemon.jobs.quoting import key_name, quoted
-from qwen_image_daemon.jobs.rules import EXAMPLE_PROMPT
 from qwen_image_daemon.jobs.tasks import Task
 
 Sentences = tuple[str, str]

@@ -149,7 +149,7 @@ QWEN_IMAGE = Family(
     default_preset="high",
     # One step with shift_terminal=0.02 divides by zero and gives a black picture without an exception.
     min_steps=2,
-    # max_sequence_length of the pipelines goes up to 1024.
+    # max_sequence_length of the pipelines goes up to 1024; those for edits cut nothing, and keep our limit.
     max_prompt_tokens=1024,
     distilled=_LIGHTNING,
 )

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from qwen_image_daemon.jobs.batch_schema import BATCH, batch_definitions
 from qwen_image_daemon.jobs.checking import SCHEMA_KEY
 from qwen_image_daemon.jobs.models import JOB_SPEC
 
@@ -22,6 +23,9 @@ def job_schema() -> dict[str, Any]:
         job["properties"] = {name: _without_title(setting) for name, setting in job["properties"].items()}
         if "task" in job["properties"]:
             job["properties"][SCHEMA_KEY] = {"type": "string", "description": "This schema, for editors."}
+    jobs = [job for job in schema["$defs"].values() if "task" in job["properties"]]
+    schema["$defs"] |= batch_definitions(jobs)
+    schema["anyOf"].append({"$ref": f"#/$defs/{BATCH}"})
     return {
         "$schema": DIALECT,
         "title": "A job for qwen-image-daemon",

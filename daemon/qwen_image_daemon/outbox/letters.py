@@ -37,10 +37,14 @@ def _cancelled(record: JobRecord, outcome: Outcome) -> str:
 def _duplicate(record: JobRecord, outcome: Outcome) -> str:
     own = record.requested.id if record.requested else None
     key = own or (record.batch.key if record.batch else None)
+    if key is None:
+        known_by, cure = "with the same job file and the same pictures", 'set on_exists to "draw"'
+    else:
+        known_by, cure = f"with the id {key}", "give it another id, or none"
     return (
-        f"{record.name} ({record.source.path}) was sent before with the id {key}, and was not run again.\n\n"
+        f"{record.name} ({record.source.path}) was sent before {known_by}, and was not run again.\n\n"
         f"Its result is, or will be, in the folder whose name ends in {outcome.earlier}.\n"
-        "  To draw it once more, give it another id, or none."
+        f"  To draw it once more, {cure}."
     )
 
 

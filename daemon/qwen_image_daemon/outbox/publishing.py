@@ -51,31 +51,36 @@ def publish(entry: Entry, outbox: Path, alive: Callable[[], None] = _unheard) ->
     record, outcome = entry.record(), entry.outcome()
     final = result_folder(outbox, record, outcome)
     if (final / RESULT).is_file():
+        _give_out_originals(entry, record, outbox, final.parent)
         return final
     building = building_folder(outbox, record.id)
     shutil.rmtree(building, ignore_errors=True)
     building.mkdir()
     _fill(building, entry, record, outcome, alive)
     _make_folders(final.parent)
-    _give_out_originals(building, final.parent)
     crash_point("give-out.built")
     # rename(2) silently replaces an empty folder; ids are unique, so none of ours exists.
     building.rename(final)
     sync_folder(final.parent)
     sync_folder(outbox)
+    _give_out_originals(entry, record, outbox, final.parent)
     crash_point("give-out.published")
     return final
 
 
-def _give_out_originals(building: Path, group: Path) -> None:
-    """Put the file that a batch was dropped as beside its results, with the first of them."""
-    originals = building / ORIGINALS
-    if not originals.is_dir():
+def _give_out_originals(entry: Entry, record: JobRecord, outbox: Path, group: Path) -> None:
+    """Put the file that a batch was dropped as beside its results, after the first of them."""
+    if record.batch is None or not (entry.folder / ORIGINALS).is_dir():
         return
-    for original in sorted(originals.iterdir()):
-        if not (group / original.name).exists():
-            original.rename(group / original.name)
-    shutil.rmtree(originals)
+    for original in sorted((entry.folder / ORIGINALS).iterdir()):
+        target = group / name_of_original(original.name)
+        if not target.exists():
+            building = building_folder(outbox, record.id)
+            shutil.rmtree(building, ignore_errors=True)
+            copy_synced([original.read_bytes()], building / target.name)
+            (building / target.name).rename(target)
+            building.rmdir()
+            sync_folder(group)
 
 
 def name_of_original(name: str) -> str:
@@ -104,8 +109,6 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive
         # The source of portrait.toml may be called portrait-1.png itself.
         images = _public_names(record, outcome.images, "-result")
     files: list[FileRecord] = []
-    for original in record.batch.files if record.batch else ():
-        copy(entry.folder / ORIGINALS / original.path, f"{ORIGINALS}/{name_of_original(original.path)}")
     for spooled, public in images.items():
         copy(entry.folder / IMAGES / spooled, public)
     crash_point("give-out.building")

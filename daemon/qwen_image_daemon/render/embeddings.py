@@ -46,15 +46,23 @@ class PromptEncoder:
         """Give the prompts that the pipeline would cut. Raises RequestRefused for what it would not cut either."""
         prompts = {"prompt": request.prompt, "negative prompt": request.negative_prompt}
         for name, prompt in prompts.items():
-            # Two tokens can become one where prompt and template meet, hence never less than the bare prompt.
-            filled = self._count(self._template.format(prompt or "")) - self._template_tokens
+            filled = self._filled(prompt)
             if filled <= self._limit:
                 continue
-            what = f"The {name} is {filled} tokens long; the model reads {self._limit}."
+            bare = request.prompt_as_written if name == "prompt" else None
+            styled = bare is not None and self._filled(bare) <= self._limit
+            hint = " Without the words of its style it would fit." if styled else ""
+            what = f"The {name} is {filled} tokens long; the model reads {self._limit}.{hint}"
             fix = f"Shorten it by at least {filled - self._limit} tokens (a word is one to two)."
             if self._facts.cut_after is None:
                 raise RequestRefused(what, fix)
-            yield Difference(what, fix, f"the {name} of {filled} tokens was cut after {self._limit}")
+            note = f"the {name} of {filled} tokens was cut after {self._limit}"
+            yield Difference(what, fix, f"{note}; without the words of its style it would fit" if styled else note)
+
+    def _filled(self, prompt: str | None) -> int:
+        """Count the tokens that a prompt fills."""
+        # Two tokens can become one where prompt and template meet, hence never less than the bare prompt.
+        return self._count(self._template.format(prompt or "")) - self._template_tokens
 
     def encoded(self, prompt: str, pictures: Sequence[Image] = ()) -> Embedding:
         """Give the embedding of a prompt, and of the pictures that it is about, from memory where it is there."""

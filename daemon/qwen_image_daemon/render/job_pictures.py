@@ -150,6 +150,7 @@ def _without_pictures(parameters: EffectiveParameters) -> RenderRequest:
     return RenderRequest(
         task=parameters.task,
         prompt=parameters.prompt,
+        prompt_as_written=parameters.original_prompt,
         negative_prompt=parameters.negative_prompt,
         true_cfg_scale=parameters.true_cfg_scale,
         num_inference_steps=parameters.num_inference_steps,

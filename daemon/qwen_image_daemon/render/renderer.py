@@ -152,6 +152,8 @@ class RenderRequest:
     loras: tuple[LoraUse, ...] = ()
     scheduler: SchedulerUse | None = None
     """None: the checkpoint's own."""
+    prompt_as_written: str | None = None
+    """The prompt without the words of its style; None where there are none."""
     strict: bool = True
     """What the model would do otherwise than asked is refused. False: it is done, and told in `adjustments`."""
 

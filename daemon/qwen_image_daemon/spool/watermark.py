@@ -8,6 +8,10 @@ from qwen_image_daemon.settings import SpoolSettings
 
 _RELIEF: Final = 1.1
 """It begins again only with so many times the space at which it stopped, so as not to flutter."""
+_FILES_OF_A_JOB: Final = 10
+"""Files and folders of one job of a batch, before its pictures: seven, and some for its marks."""
+_BYTES_OF_A_JOB: Final = 32 * 1024
+"""What they take on a disk of 4 KiB blocks, with a long prompt."""
 
 
 class Watermark:
@@ -33,6 +37,15 @@ class Watermark:
         return (
             None if reason is None else f"The spool's disk is nearly full, so nothing more is taken in: {reason}."
         )
+
+    def lack_of_room(self, jobs: int) -> str | None:
+        """Say why so many jobs of one file cannot be written down now, or None. Raises OSError."""
+        status = os.statvfs(self._folder)
+        free = status.f_bavail * status.f_frsize - jobs * _BYTES_OF_A_JOB
+        inodes = status.f_favail - jobs * _FILES_OF_A_JOB
+        if free >= self._limits.min_free_bytes and (not status.f_files or inodes >= self._limits.min_free_inodes):
+            return None
+        return f"waits for room: the spool's disk is too full for its {jobs:,} jobs"
 
 
 def _gigabytes(number: int) -> str:
