@@ -1,12 +1,13 @@
 """The self-test tries all that a family promises, and finds what is not as asked."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import pytest
+import structlog
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -24,6 +25,13 @@ CONTROLNETS = {
     "edges": ControlNetSettings(source="./edges"),
     "fill": ControlNetSettings(source="./fill", kind="inpaint"),
 }
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_before() -> Iterator[None]:
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 def tried(subject: Subject, renderer: DryRunRenderer) -> SelfTestReport:

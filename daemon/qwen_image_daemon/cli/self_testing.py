@@ -5,6 +5,7 @@ from pathlib import Path
 import typer
 
 from qwen_image_daemon.cli.reading_settings import WRONG_USE, settings_or_exit
+from qwen_image_daemon.logs import log_to_stderr
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.render.renderer import Renderer
@@ -18,6 +19,7 @@ def test_model(
     root: Path | None, config: Path | None, model: str | None, *, side: int | None, as_json: bool
 ) -> int:
     """Try a model, print what came of it, and give the exit code."""
+    log_to_stderr()
     settings = settings_or_exit(root, config, model)
     name = settings.default_model
     tried, accessories = settings.models[name], Accessories.of(settings)
