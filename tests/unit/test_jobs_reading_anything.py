@@ -132,7 +132,7 @@ GOOD_DOCUMENTS = st.tuples(
 ELSEWHERE = st.sampled_from(
     [
         {"prompt": "x", "images": ["a.png", "b.png"], "fit": "scale"},
-        {"prompt": "x", "task": "edit", "image": "a.png", "mask": "m.png", "size": "source"},
+        {"prompt": "x", "task": "edit", "image": "a.png", "mask": "m.png", "fit": "crop"},
         {"image": "a.png", "layers": 4, "resolution": 1024},
         {"task": "layered", "image": "a.png", "prompt": "x", "style": "photo"},
         {"prompt": "x", "control_image": "a.png", "controlnet": "union", "control_start": 0.2, "control_end": 0.8},

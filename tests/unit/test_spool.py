@@ -54,7 +54,7 @@ def test_a_job_walks_through_the_folders_and_is_found_in_each(rooms: Rooms) -> N
 def test_a_picture_counts_only_with_its_record(rooms: Rooms) -> None:
     entry = rooms.admit("job")
     assert entry.finished_images() == {}
-    entry.keep_image(3, "png", b"abc", image(3))
+    entry.keep_image(3, "png", b"abc", image(3), {})
     (entry.folder / "images" / "0004.png").write_bytes(b"abc")
     (entry.folder / "images" / "0005.json").write_bytes(b"{")
     assert entry.finished_images() == {3: image(3)}
@@ -86,18 +86,18 @@ def test_a_kill_counts_until_a_picture_was_finished_after_it(rooms: Rooms) -> No
     entry = rooms.admit("job")
     assert entry.kills() == 0
     entry.begin_attempt(NOW)
-    entry.keep_image(0, "png", b"abc", image(0))
+    entry.keep_image(0, "png", b"abc", image(0), {})
     assert entry.kills() == 1
     entry.begin_attempt(NOW)
     assert entry.kills() == 2
     entry.end_last_attempt("interrupted")
     assert entry.kills() == 1
     entry.begin_attempt(NOW)
-    entry.keep_image(1, "png", b"abc", image(1))
+    entry.keep_image(1, "png", b"abc", image(1), {})
     # The death of the third attempt is the only one since.
     assert entry.kills() == 1
     entry.begin_attempt(NOW)
-    entry.keep_image(2, "png", b"abc", image(2))
+    entry.keep_image(2, "png", b"abc", image(2), {})
     entry.end_last_attempt("interrupted")
     assert entry.kills() == 0
 
@@ -113,8 +113,8 @@ def test_a_kill_whose_mark_lost_its_content_counts(rooms: Rooms) -> None:
 def test_what_is_given_up_keeps_its_finished_pictures(rooms: Rooms) -> None:
     entry = rooms.admit("job")
     entry.begin_attempt(NOW)
-    entry.keep_image(1, "png", b"abc", image(1))
-    entry.keep_image(0, "png", b"abc", image(0))
+    entry.keep_image(1, "png", b"abc", image(1), {})
+    entry.keep_image(0, "png", b"abc", image(0), {})
     outcome = rooms.spool.quarantine(entry, REPORT, NOW).outcome()
     assert [picture.seed for picture in outcome.images] == [0, 1]
     assert (outcome.status, outcome.attempts, outcome.started_at, outcome.error) == ("failed", 1, NOW, REPORT)

@@ -269,7 +269,8 @@ class EditJob(SourcedJob):
     person of picture 1 …"). Instead of image."""
     mask: PicturePath | None = None
     """Where to edit, for one picture and Qwen-Image-Edit only: white where it is changed, black where it is kept.
-    Everywhere where it is left out."""
+    Everywhere where it is left out. With a mask the size is the model's choice: the picture's shape, at about
+    1024×1024 pixels; without aspect_ratio, width, height and size."""
     preserve_unmasked: bool = True
     """true: what is not masked is taken from the source, to the pixel. false: as the model gives it. Only with
     mask."""

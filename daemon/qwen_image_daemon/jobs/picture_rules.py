@@ -73,6 +73,19 @@ def a_shape_is_asked_for_once(settings: Settings) -> Iterator[Fault]:
         )
 
 
+def a_masked_edit_leaves_its_size_open(settings: Settings) -> Iterator[Fault]:
+    """Refuse a size for edits with a mask: QwenImageEditInpaintPipeline overrides it without a word."""
+    if settings.task != "edit" or not settings.get("mask"):
+        return
+    for key in ("aspect_ratio", "width", "height", "size"):
+        if settings.get(key) is not None:
+            yield Fault(
+                (key,),
+                "an edit with a mask has the picture's own shape, at about 1024×1024 pixels.",
+                "Take it out, or edit without a mask.",
+            )
+
+
 def the_control_lasts(settings: Settings) -> Iterator[Fault]:
     """Refuse a control that ends before it begins."""
     if settings.task != "controlnet" or settings.refused & {("control_start",), ("control_end",)}:

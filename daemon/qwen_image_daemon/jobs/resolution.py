@@ -28,6 +28,8 @@ from qwen_image_daemon.jobs.styles import in_style, untouched
 from qwen_image_daemon.jobs.tasks import Task
 
 MASKED_EDIT_RESOLUTION = 1024
+"""QwenImageEditInpaintPipeline draws about as many pixels as a square of this side has, whatever it is asked
+for."""
 SINGLE_SPACE = " "
 """The negative prompt that the makers give where there is none: CFG is silently off without one."""
 
@@ -170,9 +172,10 @@ def _of_task(spec: AnyJob, catalogue: Catalogue, family: Family) -> dict[str, An
 
 
 def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
-    prescribed = _prescribed_resolution(spec)
-    if prescribed is not None:
-        return layered_size(_known(source), prescribed)
+    if isinstance(spec, LayeredJob) or is_masked_edit(spec):
+        # Here the pipelines decide.
+        resolution = spec.resolution if isinstance(spec, LayeredJob) else MASKED_EDIT_RESOLUTION
+        return layered_size(_known(source), resolution)
     if wants_source_size(spec):
         return _known(source)
     if isinstance(spec, SourcedJob) and spec.fit == "scale":
@@ -182,17 +185,6 @@ def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
     if spec.aspect_ratio is None and source is not None:
         return family.nearest_shape(source)
     return family.sizes[spec.aspect_ratio or "1:1"]
-
-
-def _prescribed_resolution(spec: AnyJob) -> int | None:
-    """Give the side of a square of as many pixels as the pipeline draws, where it alone decides."""
-    if isinstance(spec, LayeredJob):
-        return spec.resolution
-    if not isinstance(spec, EditJob) or spec.mask is None:
-        return None
-    named = spec.width or spec.height or spec.aspect_ratio or spec.size
-    # Whatever QwenImageEditInpaintPipeline is asked for. What it would not follow the renderer refuses.
-    return None if named else MASKED_EDIT_RESOLUTION
 
 
 def _known(source: Size | None) -> Size:
@@ -208,7 +200,14 @@ def wants_source_size(spec: AnyJob) -> bool:
 
 def takes_the_sources_shape(spec: AnyJob) -> bool:
     """Say whether the result of a job has its source's shape, whatever that is."""
-    return isinstance(spec, LayeredJob) or (isinstance(spec, SourcedJob) and spec.fit == "scale")
+    if isinstance(spec, LayeredJob) or is_masked_edit(spec):
+        return True
+    return isinstance(spec, SourcedJob) and spec.fit == "scale"
+
+
+def is_masked_edit(spec: AnyJob) -> bool:
+    """Say whether a job is an edit that is kept to a mask. Its pipeline chooses the size."""
+    return isinstance(spec, EditJob) and spec.mask is not None
 
 
 def adjustments_of(spec: AnyJob, effective: EffectiveParameters) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from qwen_image_daemon.jobs.model_rules import (
 )
 from qwen_image_daemon.jobs.picture_rules import (
     a_mask_is_there_to_preserve,
+    a_masked_edit_leaves_its_size_open,
     a_shape_is_asked_for_once,
     an_edit_reads_pictures,
     pictures_have_plain_paths,
@@ -79,6 +80,7 @@ RULES: tuple[Callable[[Settings], Iterator[Fault]], ...] = (
     an_edit_reads_pictures,
     a_shape_is_asked_for_once,
     loras_do_something,
+    a_masked_edit_leaves_its_size_open,
     the_control_lasts,
     a_mask_is_there_to_preserve,
     a_style_has_words_to_stand_by,

@@ -14,14 +14,15 @@ _IMAGE_DESCRIPTION = 0x010E
 PNG_KEY = "qwen-image-daemon"
 MAX_EXIF_RECIPE = 65_000
 """Characters of ASCII that fit into the one EXIF segment of a JPEG."""
-_WORDS = ("prompt", "negative_prompt")
+_WORDS = frozenset(("prompt", "original_prompt", "negative_prompt"))
 
 
 def encode(image: Image.Image, parameters: EffectiveParameters, seed: int, *, png_compression: int) -> bytes:
     """Write the picture in the job's format. The same picture, parameters and seed give the same bytes."""
-    recipe = json.dumps(
-        parameters.model_dump(mode="json", exclude={"output", "num_images"}, exclude_none=True) | {"seed": seed}
+    told = parameters.model_dump(
+        mode="json", exclude={"output", "num_images"}, exclude_none=True, exclude_defaults=True
     )
+    recipe = json.dumps(told | {"seed": seed})
     file = io.BytesIO()
     match parameters.output.format:
         case "png":
@@ -35,9 +36,8 @@ def encode(image: Image.Image, parameters: EffectiveParameters, seed: int, *, pn
             quality = parameters.output.quality or DEFAULT_JPEG_QUALITY
             if len(recipe) > MAX_EXIF_RECIPE:
                 # A JPEG takes 64 KiB of EXIF; result.json holds the words.
-                recipe = json.dumps(
-                    json.loads(recipe) | dict.fromkeys(_WORDS, "(too long for JPEG: see result.json)")
-                )
+                elsewhere = dict.fromkeys(told.keys() & _WORDS, "(too long for JPEG: see result.json)")
+                recipe = json.dumps(told | {"seed": seed} | elsewhere)
             # A JPEG has no transparency.
             on_white(image).save(file, "JPEG", quality=quality, subsampling=0, exif=_exif(recipe))
     return file.getvalue()
