@@ -15,9 +15,11 @@ from example_catalogue import EVERYTHING
 from qwen_image_daemon.jobs.batch_settings import BATCH_KEYS, MAX_JOBS
 from qwen_image_daemon.jobs.batches import Batch, PromptList, WantsList
 from qwen_image_daemon.jobs.problems import Rejection
+from qwen_image_daemon.jobs.quoting import is_control
 from qwen_image_daemon.jobs.reading import read_drop, read_job, read_recipe
 from qwen_image_daemon.jobs.recipes import RecipePicture
 from qwen_image_daemon.jobs.schema import job_schema
+from wild_jobs import WILD_BATCHES, Dropped
 
 EXAMPLES = Path(__file__).parents[2] / "jobs_example"
 SCHEMA = jsonschema.Draft202012Validator(job_schema())
@@ -265,6 +267,21 @@ def test_any_document_is_a_batch_of_good_jobs_or_is_refused(
         assert read_job(job.text, "job.json", EVERYTHING) == job.job
     if not batch.left_out:
         SCHEMA.validate(document)
+
+
+LISTS = st.sampled_from([LIST, PromptList("list.csv", b"prompt\n" + b"{a|b}{c|d}\n" * 3000)])
+
+
+@PATIENTLY
+@given(WILD_BATCHES, LISTS)
+def test_files_that_nobody_would_write_get_their_answer_soon(dropped: Dropped, listed: PromptList) -> None:
+    suffix, content = dropped
+    started = time.process_time()
+    answer = read_drop(content, f"wild{suffix}", EVERYTHING, listed)
+    assert time.process_time() - started < 2.0
+    if isinstance(answer, Rejection):
+        assert len(str(answer)) < 20_000
+        assert not any(is_control(character) for character in str(answer).replace("\n", ""))
 
 
 NAMES = st.lists(
