@@ -24,6 +24,15 @@ def _to_json(logger: WrappedLogger, method: str, event: EventDict) -> str:
     return str(_json(logger, method, event))
 
 
+def log_to_stderr() -> None:
+    """Write events of a command whose stdout is its answer, for people."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
 def configure_logs(settings: LogSettings, *, loop: str) -> None:
     """Write events of this process to stdout. `loop` names the part of the daemon that speaks."""
     on_terminal = settings.format == "console" or (settings.format == "auto" and sys.stdout.isatty())

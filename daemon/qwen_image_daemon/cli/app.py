@@ -93,6 +93,23 @@ def check(
 
 
 @app.command()
+def selftest(
+    root: Root = None,
+    config: Config = None,
+    model: Model = None,
+    side: Annotated[
+        Optional[int],  # noqa: UP045  typer reads the annotation at run time
+        typer.Option(help="Draw about so many pixels squared instead of the recommended sizes.", metavar="PIXELS"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+) -> None:
+    """Try all that a model can do: tasks, presets, sizes, guidance, LoRAs. Ends with 1 if anything is faulty."""
+    from qwen_image_daemon.cli.self_testing import test_model
+
+    raise typer.Exit(test_model(root, config, model, side=side, as_json=json))
+
+
+@app.command()
 def status(
     root: Root = None,
     config: Config = None,
@@ -143,7 +160,7 @@ def cancel(job: Job, root: Root = None, config: Config = None) -> None:
 
 @app.command()
 def retry(job: Job, root: Root = None, config: Config = None) -> None:
-    """Move a job's folder from outbox/failed or outbox/cancelled back into the inbox."""
+    """Move the folder of a job, or all of a batch, from outbox/failed or outbox/cancelled back into the inbox."""
     from qwen_image_daemon.cli.retrying import retry_job
 
     raise typer.Exit(retry_job(job, root, config))

@@ -1,10 +1,15 @@
 """Memory of this process and this machine. Imports no torch."""
 
 import ctypes
+import resource
+from typing import Final
 
 import psutil
 
 from qwen_image_daemon.render.renderer import MemoryInfo
+
+_KIBIBYTE: Final = 1024
+"""What getrusage(2) counts resident memory in, on Linux."""
 
 
 def resident_bytes() -> int:
@@ -47,4 +52,5 @@ def host_memory(device: str = "cpu") -> MemoryInfo:
         free_bytes=int(host.available),
         total_bytes=int(host.total),
         process_rss_bytes=resident,
+        peak_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * _KIBIBYTE,
     )

@@ -8,8 +8,11 @@ from qwen_image_daemon.render.renderer import MemoryInfo
 
 def device_memory(device: torch.device) -> MemoryInfo:
     """Report the device's memory, and the host's where it has none of its own."""
+    peak: int | None = None
     match device.type:
         case "cuda":
+            peak = torch.cuda.max_memory_allocated(device)
+            torch.cuda.reset_peak_memory_stats(device)
             free, total = torch.cuda.mem_get_info(device)
             allocated, reserved = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
         case "mps":
@@ -25,4 +28,5 @@ def device_memory(device: torch.device) -> MemoryInfo:
         free_bytes=free,
         total_bytes=total,
         process_rss_bytes=resident_bytes(),
+        peak_bytes=peak,
     )

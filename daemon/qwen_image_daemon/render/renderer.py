@@ -102,6 +102,9 @@ class MemoryInfo(BaseModel):
     """Size of the device's memory."""
     process_rss_bytes: int
     """Resident memory of the render process."""
+    peak_bytes: int | None = None
+    """The most that tensors held on the device since the last report; on the CPU the most that the process ever
+    held. None where it is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +197,8 @@ class Rendering:
     """Of a layered request: RGBA, the lowest first."""
     caption: str | None = None
     """The prompt that the model found itself, where the request left it to it."""
+    passes: int = 0
+    """How often the transformer was called: twice a step with guidance, else once. 0 without a model."""
     adjustments: tuple[str, ...] = ()
     """What was done otherwise than asked or than usual, in sentences without their full stops."""
 

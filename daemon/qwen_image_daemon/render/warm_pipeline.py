@@ -32,6 +32,7 @@ from qwen_image_daemon.render.renderer import (
     RenderRequest,
     Stage,
     StageSeconds,
+    UnexpectedFailure,
 )
 from qwen_image_daemon.render.request_checks import refuse_unfit
 from qwen_image_daemon.render.schedule import steps_that_run
@@ -147,8 +148,11 @@ class WarmPipeline:
 
     def _drawn(self, plan: _Plan, caller: CallerProgress, decoding: AbstractContextManager[None]) -> Rendering:
         request = plan.request
+        passes: list[None] = []
+        transformer = self._pipelines.loaded.transformer
+        counting = transformer.register_forward_pre_hook(lambda *_: passes.append(None))
         try:
-            with torch.inference_mode(), self._seeded(request.seed):
+            with counting, torch.inference_mode(), self._seeded(request.seed):
                 self._loras.put_on(plan.loras, request.loras)
                 caller.report("encode", 0, plan.steps)
                 started = time.perf_counter()
@@ -157,6 +161,7 @@ class WarmPipeline:
                 caller.report("denoise", 0, plan.steps)
                 latents = self._denoised(plan, prompts, caller)
                 denoised = time.perf_counter()
+                _refuse_other_passes(len(passes), plan)
                 caller.report("decode", plan.steps, plan.steps)
                 with decoding:
                     pictures = decoded(self._pipelines.loaded, latents, plan.size, request.layers)
@@ -172,8 +177,15 @@ class WarmPipeline:
             raise
         finally:
             self._restore()
-        layers = pictures if request.layers is not None else ()
-        return Rendering(image, seconds, plan.steps, layers, caption, plan.adjustments)
+        return Rendering(
+            image=image,
+            seconds=seconds,
+            steps=plan.steps,
+            layers=pictures if request.layers is not None else (),
+            caption=caption,
+            passes=len(passes),
+            adjustments=plan.adjustments,
+        )
 
     def _looked_at(self, request: RenderRequest, pictures: tuple[Image.Image, ...]) -> Image.Image:
         """Give the picture in the size asked for. Raises BadPicture where it is none."""
@@ -270,6 +282,16 @@ class WarmPipeline:
     def _restore(self) -> None:
         """Take back what a picture leaves behind."""
         self._pipelines.loaded.vae.clear_cache()
+
+
+def _refuse_other_passes(passes: int, plan: _Plan) -> None:
+    """Raise UnexpectedFailure where the guidance that was asked for was not done, or some that was not."""
+    expected = plan.steps * (1 if plan.request.negative_prompt is None else 2)
+    if passes != expected:
+        raise UnexpectedFailure(
+            f"The model was called {passes} times instead of {expected}: steps or guidance are not as asked.",
+            "Report it with the versions of diffusers and of this program.",
+        )
 
 
 @contextmanager
