@@ -20,6 +20,39 @@ GOOD_JSON = (
     '  "width": 64, "height": 64, "num_inference_steps": 2, "seed": 7, "negative_prompt": ""\n}\n'.encode(),
 )
 
+_LISTED = """name = "all"
+id = "7"
+[defaults]
+width = 64
+height = 64
+output.format = "webp"
+[[jobs]]
+prompt = "a"
+[[jobs]]
+prompt = "b"
+seed = 5
+[matrix]
+num_images = [1, 2]
+"""
+_CHOICES = """prompt = "a {rot|{blau|grün}} __shape__"
+expand = "random"
+num_prompts = 3
+on_invalid = "skip"
+[wildcards]
+shape = ["circle", "__more__"]
+more = ["star", "{a|b}"]
+[matrix]
+combine = "zip"
+seed = [1, 2]
+output.format = ['png', 'jpeg']
+"""
+GOOD_BATCHES = (
+    _LISTED.encode(),
+    _CHOICES.encode(),
+    b'prompts_from = "list.csv"\nexpand = "all"\n',
+    b'prompts = ["a", "{b|c}"]\nexpand = "all"\n',
+)
+
 # Marks of both grammars, what parsers stumble over, and what terminals and file systems obey.
 ODD_BYTES: tuple[bytes, ...] = (
     b"\0", b"\x1b[2J", b"\x7f", b"\xff", b"\xfe\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\xc0\x80", b"\xf0\x9f",
@@ -28,6 +61,7 @@ ODD_BYTES: tuple[bytes, ...] = (
     b"9" * 30, b"0x" + b"f" * 80, b"1979-05-27T07:32:00Z", b"true", b"null", b"None", b"..", b"a." * 12,
     "\u202egnp".encode(), "\u2028".encode(), "e\u0301".encode(), "Å".encode(), "🦊".encode(), "“”".encode(),
     "\ufeff".encode(), "\u200b".encode(), "ﷺ".encode(), "\u017f".encode(),
+    b"|", b"{a|", b"__a__", b"$$", b"::", b"[[jobs]]\n", b"[matrix]\n", b"{a|b}" * 40, b"expand = ", b", 1" * 99,
     b"prompt", b"image = ", b'"image": "../x.png", ', b"device = ", b"$schema", b"__class__", b"output.",
 )  # fmt: skip
 
@@ -172,6 +206,7 @@ WILD_JSON: st.SearchStrategy[bytes] = st.one_of(
 WILD: st.SearchStrategy[Dropped] = st.one_of(
     st.tuples(st.just(".toml"), WILD_TOML), st.tuples(st.just(".json"), WILD_JSON)
 )
+WILD_BATCHES: st.SearchStrategy[Dropped] = st.tuples(st.just(".toml"), damaged(GOOD_BATCHES))
 
 
 def deep_and_broad_toml(depth: int) -> bytes:

@@ -113,3 +113,4 @@ def test_a_failed_job_of_a_batch_is_tried_again_beside_the_others(box: Box) -> N
     assert again.effective is not None
     assert again.effective.prompt == "x"
     assert box.folder_of(again).parent.name == folder.parent.name
+    assert box.call("retry", "sweep").stdout == f"1 jobs of {folder.parent.name} are in the inbox again.\n"

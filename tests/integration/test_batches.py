@@ -220,6 +220,13 @@ def test_a_failed_job_of_a_batch_that_is_moved_back_runs_alone(rooms: Rooms) -> 
     assert again.to_do() == before
 
 
+def test_a_file_with_the_longest_of_names_lies_beside_its_results_too(rooms: Rooms) -> None:
+    rooms.drop(f"{'n' * 250}.toml", TWO)
+    rooms.take_in()
+    group = ended(rooms, entries(rooms)[0]).parent
+    assert (group / f"{'n' * 200}.toml.txt").read_text() == TWO
+
+
 def test_a_batch_is_no_result_itself_and_goes_when_its_last_result_is_cleared_away(rooms: Rooms) -> None:
     rooms.drop("two.toml", TWO)
     rooms.take_in()

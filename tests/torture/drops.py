@@ -58,14 +58,15 @@ def by_recipe(number: int) -> Dropped:
 
 
 def batch(number: int) -> list[Dropped]:
-    """Give the four jobs of one file, which comes with the first of them."""
+    """Give the three jobs of one file, which comes with the first of them."""
     name = f"batch-{number}.toml"
-    prompts = [f"batch {number}, {letter}" for letter in "abcd"]
+    prompts = [f"batch {number}, {letter}" for letter in "abc"]
     text = f"prompts = {json.dumps(prompts)}\nseed = 1\nnum_inference_steps = 2\n{SIZE}"
     settings = {"seed": 1, "num_inference_steps": 2, "width": 64, "height": 64}
     contents = [f"{json.dumps({**settings, 'prompt': prompt}, indent=2)}\n".encode() for prompt in prompts]
     first = Dropped(name, contents[0], files=((name, text.encode()),))
-    return [first, *(Dropped(f"{name}, job {at}", content) for at, content in enumerate(contents[1:], start=2))]
+    others = enumerate(contents[1:], start=2)
+    return [first, *(Dropped(f"{name}, job {at}", content, comes_with_another=True) for at, content in others)]
 
 
 def _job(number: int, kind: str, text: str, images: int) -> Dropped:
@@ -86,15 +87,22 @@ def _source() -> bytes:
 
 
 def mixture(jobs: int) -> Iterator[Dropped]:
-    """Give so many jobs: of twenty, one is refused, two draw eight pictures, three have a source picture."""
+    """Give so many jobs: of twenty, one is refused, two draw eight pictures, three have a source picture.
+
+    And three are the jobs of one file.
+    """
     kinds: list[Callable[[int], Dropped]] = [one_picture] * 20
     kinds[2], kinds[9], kinds[15] = with_source, folder, by_recipe
     kinds[6] = kinds[13] = several_pictures
     kinds[17] = refused
-    for number in range(jobs):
-        yield kinds[number % len(kinds)](number)
+    drops = (kinds[number % len(kinds)](number) for number in range(jobs))
+    for number, drop in enumerate(drops):
+        place = number % len(kinds) - _BATCH_AT
+        whole_batch = number - place + _JOBS_OF_BATCH <= jobs
+        yield batch(number - place)[place] if 0 <= place < _JOBS_OF_BATCH and whole_batch else drop
 
 
+_BATCH_AT, _JOBS_OF_BATCH = 10, 3
 _outside = count()
 
 

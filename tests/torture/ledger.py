@@ -32,6 +32,8 @@ class Dropped:
     """Jobs of one likeness must give the same pictures, byte for byte."""
     files: tuple[tuple[str, bytes], ...] = ()
     """What is dropped, in this order, relative to the inbox. Empty for a job file and nothing else."""
+    comes_with_another: bool = False
+    """It is one job of a file that is dropped with the first of them."""
 
     @property
     def sha256(self) -> str:
@@ -41,6 +43,8 @@ class Dropped:
     @property
     def parts(self) -> tuple[tuple[str, bytes], ...]:
         """Give the files to write."""
+        if self.comes_with_another:
+            return ()
         return self.files or ((self.name, self.content),)
 
 

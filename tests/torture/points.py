@@ -95,16 +95,13 @@ class Pointed:
             folder(5),
             by_recipe(6),
         ]
-        first, *others = batch(7)
-        for job in others:
-            ledger.note(job)
-        drops.append(first)
+        drops += batch(7)
         with Watcher().watching(box.outbox, box.root / "watcher.json") as watcher:
             for drop in drops:
                 copy_in(box.inbox, ledger.note(drop))
             with keeper.keeping():
                 finished = patiently(
-                    lambda: ledger.out(box) >= len(ledger.dropped) and not ledger.left(box),
+                    lambda: ledger.out(box) >= len(drops) and not ledger.left(box),
                     lambda: (ledger.out(box), self._hits()),
                     keeper,
                     patience=60.0,

@@ -2,10 +2,12 @@
 
 import json
 import time
+from pathlib import Path
 from typing import Any
 
 import jsonschema
 import pytest
+import tomli
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -13,10 +15,13 @@ from example_catalogue import EVERYTHING
 from qwen_image_daemon.jobs.batch_settings import BATCH_KEYS, MAX_JOBS
 from qwen_image_daemon.jobs.batches import Batch, PromptList, WantsList
 from qwen_image_daemon.jobs.problems import Rejection
+from qwen_image_daemon.jobs.quoting import is_control
 from qwen_image_daemon.jobs.reading import read_drop, read_job, read_recipe
 from qwen_image_daemon.jobs.recipes import RecipePicture
 from qwen_image_daemon.jobs.schema import job_schema
+from wild_jobs import WILD_BATCHES, Dropped
 
+EXAMPLES = Path(__file__).parents[2] / "jobs_example"
 SCHEMA = jsonschema.Draft202012Validator(job_schema())
 
 
@@ -163,6 +168,16 @@ def test_a_complaint_names_file_line_job_and_key(text: str, said: str) -> None:
     assert any(said in complaint for complaint in refused(text))
 
 
+@pytest.mark.parametrize(
+    ("key", "meant"),
+    [("job", "jobs"), ("wildcard", "wildcards"), ("prompt_from", "prompts_from"), ("onInvalid", "on_invalid")],
+)
+def test_a_misspelt_key_of_a_batch_is_recognised(key: str, meant: str) -> None:
+    rejection = read_drop(f'prompt = "a"\n[[{key}]]\nseed = 1'.encode(), "batch.toml", EVERYTHING)
+    assert isinstance(rejection, Rejection)
+    assert rejection.problems[0].fix == f"Did you mean {meant}?"
+
+
 def test_a_fault_of_all_jobs_is_said_once() -> None:
     assert refused("[defaults]\nsed = 1\n" + '[[jobs]]\nprompt = "a"\n' * 5) == [
         "batch.toml, line 2, jobs 1, 2, 3, … of 5: sed: no such setting."
@@ -254,6 +269,21 @@ def test_any_document_is_a_batch_of_good_jobs_or_is_refused(
         SCHEMA.validate(document)
 
 
+LISTS = st.sampled_from([LIST, PromptList("list.csv", b"prompt\n" + b"{a|b}{c|d}\n" * 3000)])
+
+
+@PATIENTLY
+@given(WILD_BATCHES, LISTS)
+def test_files_that_nobody_would_write_get_their_answer_soon(dropped: Dropped, listed: PromptList) -> None:
+    suffix, content = dropped
+    started = time.process_time()
+    answer = read_drop(content, f"wild{suffix}", EVERYTHING, listed)
+    assert time.process_time() - started < 2.0
+    if isinstance(answer, Rejection):
+        assert len(str(answer)) < 20_000
+        assert not any(is_control(character) for character in str(answer).replace("\n", ""))
+
+
 NAMES = st.lists(
     st.sampled_from(["seed", "num_images", "priority", "num_inference_steps"]), unique=True, max_size=3
 )
@@ -273,6 +303,12 @@ def test_the_number_of_jobs_is_the_product_of_what_is_combined(
     batch = read(json.dumps(document), name="batch.json")
     assert len(batch.jobs) == jobs * length ** len(names) * choices
     SCHEMA.validate(document)
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES / "batches").glob("[0-9]*.*")), ids=lambda path: path.name)
+def test_every_example_fits_the_schema(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    SCHEMA.validate(tomli.loads(text) if path.suffix == ".toml" else json.loads(text))
 
 
 def test_every_key_of_a_batch_is_described_for_editors() -> None:

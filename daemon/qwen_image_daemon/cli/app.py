@@ -160,7 +160,7 @@ def cancel(job: Job, root: Root = None, config: Config = None) -> None:
 
 @app.command()
 def retry(job: Job, root: Root = None, config: Config = None) -> None:
-    """Move a job's folder from outbox/failed or outbox/cancelled back into the inbox."""
+    """Move the folder of a job, or all of a batch, from outbox/failed or outbox/cancelled back into the inbox."""
     from qwen_image_daemon.cli.retrying import retry_job
 
     raise typer.Exit(retry_job(job, root, config))

@@ -120,7 +120,9 @@ class BatchWriting:
 
     def _write_left_out(self, whole: "_Whole", number: int, batch: Batch) -> None:
         """Write an entry that is refused: what is wrong, and the jobs to be corrected, as a file of their own."""
-        named = {name for job in batch.left_out for name in job.values() if isinstance(name, str)}
+        values = [value for job in batch.left_out for value in job.values()]
+        lists = [entry for value in values if isinstance(value, list) for entry in value]
+        named = {name for name in (*values, *lists) if isinstance(name, str)}
         names = [file.path for file in whole.record.inputs if file.path in named]
         own = self._begin(whole, number, names)
         text = job_text({"jobs": batch.left_out})

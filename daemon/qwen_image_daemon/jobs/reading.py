@@ -3,16 +3,19 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from functools import partial
 from typing import Any
 
+from qwen_image_daemon.jobs.batch_settings import BATCH_KEYS
 from qwen_image_daemon.jobs.batches import Batch, PromptList, WantsList, is_batch, job_text, read_batch
 from qwen_image_daemon.jobs.catalogue import Catalogue
 from qwen_image_daemon.jobs.checking import check
-from qwen_image_daemon.jobs.models import AnyJob
+from qwen_image_daemon.jobs.hints import plain
+from qwen_image_daemon.jobs.models import SETTINGS, AnyJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES, Document, parse
 from qwen_image_daemon.jobs.problems import Fault, KeyPath, Problem, Rejection
-from qwen_image_daemon.jobs.quoting import escaped, key_name
+from qwen_image_daemon.jobs.quoting import LONGEST_QUOTE, escaped, key_name
 from qwen_image_daemon.jobs.recipes import RecipePicture, filled_in, picture_setting, uses_variables
 
 MAX_RECIPE_BYTES = MAX_JOB_BYTES - 4 * 1024
@@ -20,6 +23,7 @@ MAX_RECIPE_BYTES = MAX_JOB_BYTES - 4 * 1024
 MAX_PROBLEMS = 20
 """How many problems are written out; the rest is counted."""
 
+_SIMILAR = 0.75
 _NOT_IN_RECIPES = {
     "image": (
         "a recipe names no picture.",
@@ -116,8 +120,17 @@ def _checked(document: Document, filename: str, catalogue: Catalogue) -> AnyJob 
     if not isinstance(job, tuple) and not document.faults:
         return job
     said = {fault.path for fault in document.faults if fault.occurrence == 0}
-    further = [fault for fault in job if fault.path not in said] if isinstance(job, tuple) else []
+    further = [_as_batch(fault) for fault in job if fault.path not in said] if isinstance(job, tuple) else []
     return _rejection([*document.faults, *further], document, filename)
+
+
+def _as_batch(fault: Fault) -> Fault:
+    """Say of an unknown setting at the top of a file which setting of a batch it resembles most, if any."""
+    name = str(fault.path[0]) if len(fault.path) == 1 else ""
+    if name in SETTINGS or len(name) > LONGEST_QUOTE or not fault.what.startswith("no such setting"):
+        return fault
+    similar = get_close_matches(plain(name), (*BATCH_KEYS, *SETTINGS), n=1, cutoff=_SIMILAR)
+    return replace(fault, fix=f"Did you mean {similar[0]}?") if similar and similar[0] in BATCH_KEYS else fault
 
 
 def _rejection(faults: Sequence[Fault], document: Document, filename: str) -> Rejection:

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import BinaryIO, assert_never
 
 from qwen_image_daemon import __version__
@@ -21,6 +21,7 @@ from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, ORIGINALS, Entry
 FAILED, CANCELLED = "failed", "cancelled"
 """Folders of the outbox for what did not succeed."""
 CHUNK = 1 << 20
+_STEM_BYTES = 200
 
 
 def result_folder(outbox: Path, record: JobRecord, outcome: Outcome) -> Path:
@@ -85,7 +86,12 @@ def _give_out_originals(entry: Entry, record: JobRecord, outbox: Path, group: Pa
 
 def name_of_original(name: str) -> str:
     """Say what a dropped file of a batch is called beside its results: moved back into the inbox, it is no job."""
-    return f"{name}.txt" if syntax_of(name) is not None else name
+    if syntax_of(name) is None:
+        return name
+    # Names may be as long as file systems take already.
+    path = PurePosixPath(name)
+    stem = path.stem.encode()[:_STEM_BYTES].decode(errors="ignore")
+    return f"{stem}{path.suffix}.txt"
 
 
 def _make_folders(folder: Path) -> None:

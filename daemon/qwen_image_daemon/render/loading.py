@@ -79,7 +79,7 @@ def load_controlnet(controlnet: ControlNetSettings, precision: Precision) -> Any
         revision=controlnet.revision,
         dtype=DTYPES[precision],
         use_safetensors=True,
-    ).eval()
+    )
 
 
 def _text_encoder(model: ModelSettings, precision: Precision) -> Any:
