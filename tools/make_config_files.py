@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write what `config/` holds out of the models in the code: the commented settings file and the JSON Schemas.
+"""Write what is made of the models in the code: the settings file, the JSON Schemas, the tables of `docs/jobs.md`.
 
 `--check` writes nothing, and ends with 1 where a file is not what it would be.
 """
@@ -15,14 +15,16 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from qwen_image_daemon.jobs.schema import job_schema
+from qwen_image_daemon.jobs.schema import job_schema, recipe_schema
 from qwen_image_daemon.jobs.styles import STYLES
-from qwen_image_daemon.outbox.results import JobResult
 from qwen_image_daemon.outbox.status import DaemonStatus
 from qwen_image_daemon.settings import ControlNetSettings, LoraSettings, ModelSettings, Settings, StyleSettings
+from reference_tables import with_fresh_tables
+from written_schemas import result_schema, written_schema
 
-CONFIG = Path(__file__).resolve().parent.parent / "config"
-DIALECT = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+REPOSITORY = Path(__file__).resolve().parent.parent
+CONFIG = REPOSITORY / "config"
+DOCUMENT = REPOSITORY / "docs" / "jobs.md"
 WIDTH = 110
 EXAMPLES: dict[str, tuple[type[BaseModel], str, str, dict[str, Any]]] = {
     "styles": (
@@ -108,15 +110,17 @@ def _comment(text: str) -> str:
 
 def schema_text(schema: dict[str, Any]) -> str:
     """Give a JSON Schema as the text of its file."""
-    return json.dumps(DIALECT | schema, indent=2, ensure_ascii=False) + "\n"
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
 
 
 def config_files() -> Iterator[tuple[Path, str]]:
     """Give every generated file with the text it must have."""
     yield CONFIG / "daemon.toml", settings_file()
     yield CONFIG / "job.schema.json", schema_text(job_schema())
-    yield CONFIG / "result.schema.json", schema_text(JobResult.model_json_schema())
-    yield CONFIG / "status.schema.json", schema_text(DaemonStatus.model_json_schema())
+    yield CONFIG / "recipe.schema.json", schema_text(recipe_schema())
+    yield CONFIG / "result.schema.json", schema_text(result_schema())
+    yield DOCUMENT, with_fresh_tables(DOCUMENT.read_text(encoding="utf-8"))
+    yield CONFIG / "status.schema.json", schema_text(written_schema(DaemonStatus))
 
 
 def main() -> int:

@@ -23,6 +23,7 @@ CATALOGUE = Catalogue(families={"qwen-image": QWEN_IMAGE, "demo": DEMO}, default
 MOST_SECONDS = 2.0
 MOST_GROWTH = 64 * 1024 * 1024
 BATCH = 10
+LOOPS = 3
 MOST_PIXELS = 512 * 512
 
 
@@ -104,7 +105,8 @@ def flooded(box: Box, files: int) -> Flood:
     (box.root / "seen").mkdir()
     with box.running("--dry-run") as daemon:
         box.wait_for_state("idle")
-        pids = daemon.children()
+        # The render loop may be ready before the others have said who they are.
+        pids = eventually(lambda: found if len(found := daemon.children()) == LOOPS else None, "all loops")
         flood = Flood(box, daemon)
 
         @settings(

@@ -100,11 +100,28 @@ def test_a_batch_waits_for_its_list_and_is_taken_with_it(rooms: Rooms) -> None:
     assert (first.folder / "originals" / "list.csv").read_text().startswith("prompt,seed")
 
 
-def test_a_list_that_is_mended_is_read_again(rooms: Rooms) -> None:
-    rooms.drop("sub/many.toml", f'prompts_from = "list.txt"\n[[jobs]]\n{SMALL}')
+def test_a_list_that_is_too_long_is_refused_and_stays_where_it_is(rooms: Rooms) -> None:
+    rooms.drop("list.txt", "a\n" * 600_000)
+    rooms.drop("many.toml", 'prompts_from = "list.txt"')
     rooms.take_in()
     [entry] = rooms.rendered()
-    assert "exclude each other" in entry.outcome().problems[0].what
+    assert "more than 1,048,576 bytes" in entry.outcome().problems[0].what
+    assert [file.name for file in entry.dropped_files()] == ["many.toml"]
+    assert rooms.left_in_inbox() == {"list.txt"}
+
+
+def test_a_refused_list_comes_back_with_its_job_file_so_that_both_can_be_corrected(rooms: Rooms) -> None:
+    rooms.drop("orders/list.csv", "prompt,seed\nx,five\n")
+    rooms.drop("orders/job.toml", 'prompts_from = "list.csv"')
+    rooms.take_in()
+    [entry] = rooms.rendered()
+    rooms.outbox.mkdir()
+    folder = publish(entry, rooms.outbox)
+    assert read_result(folder).job_file == "job.toml"
+    (folder / "list.csv").write_text("prompt,seed\nx,5\n")
+    folder.rename(rooms.inbox / folder.name)
+    rooms.take_in()
+    assert prompts(rooms) == ["x"]
 
 
 def test_jobs_share_the_copies_of_their_pictures(rooms: Rooms) -> None:

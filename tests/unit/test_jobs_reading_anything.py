@@ -32,7 +32,7 @@ from qwen_image_daemon.jobs.tasks import TASKS
 from wild_jobs import WILD, Dropped, deep_and_broad_json, deep_and_broad_toml
 
 CATALOGUE = WITH_THE_DEMO_MODEL
-SCHEMA = jsonschema.Draft202012Validator(job_schema())
+SCHEMA = jsonschema.Draft7Validator(job_schema())
 
 TEXTS = st.text(st.characters(exclude_categories=("Cs",)), max_size=30)
 SCALARS: st.SearchStrategy[Any] = (

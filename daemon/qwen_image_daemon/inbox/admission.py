@@ -32,6 +32,7 @@ from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.jobs.models import AnyJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Problem, Rejection
+from qwen_image_daemon.jobs.prompt_lists import MAX_LIST_BYTES
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.durable import copy_synced
@@ -139,7 +140,8 @@ class Admission:
             self._copied(ready, place, entry.folder / INPUTS / name).model_copy(update={"path": name})
             for name, place in ready.pictures.items()
         )
-        if ready.prompt_list is not None:
+        # One that is refused for its size is not carried through spool and outbox.
+        if ready.prompt_list is not None and ready.files[ready.prompt_list].size <= MAX_LIST_BYTES:
             self._copied(ready, ready.prompt_list, entry.folder / DROPPED / kept_name(ready.prompt_list))
         if ready.composed is not None:
             name, content = ready.composed

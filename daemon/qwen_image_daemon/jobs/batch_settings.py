@@ -63,16 +63,12 @@ def batch_settings(values: Mapping[str, Any]) -> BatchSettings | tuple[Fault, ..
         settings = BatchSettings.model_validate(own)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
-        return tuple(Fault(_place(found["loc"]), *_sentences(found)) for found in errors[:_MAX_ERRORS])
+        return tuple(Fault(found["loc"], *_sentences(found)) for found in errors[:_MAX_ERRORS])
     faults = tuple(fault for rule in _RULES for fault in rule(settings, values))
     return faults or settings
 
 
 _MAX_ERRORS: Final = 50
-
-
-def _place(loc: tuple[str | int, ...]) -> KeyPath:
-    return tuple(loc)
 
 
 def _sentences(error: ErrorDetails) -> tuple[str, str]:

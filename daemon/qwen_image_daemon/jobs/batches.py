@@ -127,12 +127,12 @@ def read_batch(
         jobs = document.values.get("jobs")
         return reading.rejection(list(map(_of_its_job, settings)), of=len(jobs) if isinstance(jobs, list) else 0)
     listed = settings.prompts_from
-    if listed is not None and (prompt_list is None or prompt_list.name != listed):
+    if listed is None:
+        return reading.batch(settings, ())
+    if prompt_list is None or prompt_list.name != listed:
         return WantsList(listed)
-    rows = () if prompt_list is None else read_list(prompt_list.content, prompt_list.name)
-    if isinstance(rows, Problem):
-        return Rejection((rows,))
-    return reading.batch(settings, rows)
+    rows = read_list(prompt_list.content, prompt_list.name)
+    return Rejection((rows,)) if isinstance(rows, Problem) else reading.batch(settings, rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,8 +255,6 @@ class InpaintJob(SourcedJob):
 class EditJob(SourcedJob):
     """Change pictures as told, or make one of several."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["image"]}, {"required": ["images"]}]})
-
     task: Literal["edit"] = "edit"
     """What is to be done."""
     image: PicturePath | None = None

@@ -24,7 +24,7 @@ MAX_PROBLEMS = 20
 """How many problems are written out; the rest is counted."""
 
 _SIMILAR = 0.75
-_NOT_IN_RECIPES = {
+NOT_IN_RECIPES = {
     "image": (
         "a recipe names no picture.",
         "Take it out: each picture that is dropped beside the recipe is drawn.",
@@ -77,7 +77,7 @@ def read_recipe(
     if len(content) > MAX_RECIPE_BYTES:
         what = f"the file has {len(content):,} bytes; a recipe has at most {MAX_RECIPE_BYTES:,}."
         return Rejection((Problem(escaped(filename), what, "Shorten it."),))
-    faults = [Fault(path, *_NOT_IN_RECIPES[str(path[-1])]) for path in _forbidden(document.values)]
+    faults = [Fault(path, *NOT_IN_RECIPES[str(path[-1])]) for path in _forbidden(document.values)]
     if faults:
         return _rejection([*document.faults, *faults], document, filename)
     fill_in = partial(filled_in, picture=picture)
@@ -96,7 +96,7 @@ def _forbidden(values: Mapping[str, Any]) -> Iterator[KeyPath]:
     tables += [(("jobs", at), job) for at, job in enumerate(jobs if isinstance(jobs, list) else ())]
     for place, table in tables:
         if isinstance(table, dict):
-            yield from ((*place, key) for key in _NOT_IN_RECIPES if key in table)
+            yield from ((*place, key) for key in NOT_IN_RECIPES if key in table)
 
 
 def job_file_of_recipe(content: bytes, filename: str, picture: RecipePicture) -> tuple[str, bytes]:

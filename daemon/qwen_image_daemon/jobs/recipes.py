@@ -48,11 +48,11 @@ def uses_variables(values: Mapping[str, Any], picture: RecipePicture) -> bool:
 
 def picture_setting(values: Mapping[str, Any]) -> str:
     """Say which setting of a recipe's jobs names the dropped picture: what it is to them."""
-    controls = values.get("task") == "controlnet" or any(key in values for key in _OF_CONTROLNETS)
+    controls = values.get("task") == "controlnet" or any(key in values for key in OF_CONTROLNETS)
     return "control_image" if controls else "image"
 
 
-_OF_CONTROLNETS: Final = ("controlnet", "control_scale", "control_start", "control_end")
+OF_CONTROLNETS: Final = ("controlnet", "control_scale", "control_start", "control_end")
 
 
 def _with(text: str, file: str, folder: str) -> str:

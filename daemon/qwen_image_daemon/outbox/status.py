@@ -52,10 +52,8 @@ class Counts(Record):
     duplicate: int = 0
 
 
-class DaemonStatus(Record):
-    """The daemon at one moment."""
-
-    model_config = ConfigDict(title="qwen-image-daemon status")
+class DaemonMoment(Record):
+    """The daemon at one moment: whose word this is, and whether it works."""
 
     version: Literal[1] = 1
     daemon_version: str
@@ -71,6 +69,11 @@ class DaemonStatus(Record):
     started_at: datetime
     updated_at: datetime
     """When this was last found to be so; an old time means that the daemon is not running."""
+
+
+class QueueResponse(DaemonMoment):
+    """What a front end that shows the queue needs. Every status is one."""
+
     current: CurrentJob | None = None
     """The job that is being rendered, with step and estimated end."""
     queue: tuple[QueueItem, ...] = ()
@@ -78,7 +81,18 @@ class DaemonStatus(Record):
     waiting: dict[str, str] = Field(default_factory=dict)
     """Job files in the inbox that wait, with the reason."""
     counts: Counts
+
+
+class MemoryResponse(DaemonMoment):
+    """What a front end that shows the memory needs. Every status is one."""
+
     model: ModelInfo | None = None
     """The model that is loaded."""
     memory: MemoryInfo | None = None
     """Memory of the render process and its device, as last reported."""
+
+
+class DaemonStatus(MemoryResponse, QueueResponse):
+    """All about the daemon at one moment: both the queue's and the memory's answer."""
+
+    model_config = ConfigDict(title="qwen-image-daemon status")
