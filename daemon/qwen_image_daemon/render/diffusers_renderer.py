@@ -12,6 +12,7 @@ from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
+from qwen_image_daemon.render.handed_over import HandedOver, Part, parts_of
 from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
@@ -43,12 +44,22 @@ log = structlog.get_logger()
 class DiffusersRenderer:
     """One checkpoint on one device, loaded in the first precision that the machine and the checkpoint bear."""
 
-    def __init__(self, model: ModelSettings, settings: RenderSettings, accessories: Accessories) -> None:
+    def __init__(
+        self,
+        model: ModelSettings,
+        settings: RenderSettings,
+        accessories: Accessories,
+        handed_over: HandedOver | None = None,
+    ) -> None:
+        """`handed_over` has what the model before this one left behind, and takes what this one leaves."""
         self._model = model
         self._settings = settings
         self._accessories = accessories
+        self._handed_over = handed_over
         self._family = FAMILIES[model.family]
         self._loaded: tuple[WarmPipeline, torch.device, ModelInfo] | None = None
+        self._parts: dict[str, Part] = {}
+        """What the next model may have in common with this one, by component."""
         self._heap = Heap()
         self._used = False
         """Whether anything was drawn since the last clean-up."""
@@ -72,6 +83,7 @@ class DiffusersRenderer:
             load_seconds=time.perf_counter() - started,
         )
         self._loaded = warm, device, info
+        self._parts = parts_of(self._model, precision, str(device))
         gc.collect()
         self._heap.trim()
         # What is here now stays: later collections need not walk through it again (350 ms each).
@@ -79,9 +91,11 @@ class DiffusersRenderer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Let go of the model and of the memory it held."""
+        """Let go of the model and of the memory it held, but for what the next one may have in common with it."""
         warm, device, _ = self._entered
         warm.forget()
+        if self._handed_over is not None:
+            self._handed_over.leave({part: warm.component(name) for name, part in self._parts.items()})
         self._loaded = None
         del warm
         gc.unfreeze()
@@ -156,7 +170,8 @@ class DiffusersRenderer:
 
         def opened() -> WarmPipeline:
             trust = self._settings.trust_remote_code
-            pipeline = load_pipeline(self._model, precision, trust_remote_code=trust)
+            at_hand = self._claimed(device, precision)
+            pipeline = load_pipeline(self._model, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             pipeline.to(device)
             warm = self._warm(pipeline, device, precision)
@@ -164,6 +179,16 @@ class DiffusersRenderer:
             return warm
 
         return translated(opened, self._loading_failure)
+
+    def _claimed(self, device: torch.device, precision: Precision) -> dict[str, Any]:
+        """Give the components that the model before this one left, and free the others."""
+        if self._handed_over is None:
+            return {}
+        found = self._handed_over.claim(parts_of(self._model, precision, str(device)))
+        if found:
+            log.info("parts.handed_over", parts=sorted(found))
+        give_back(device)
+        return found
 
     def _warm(self, pipeline: Any, device: torch.device, precision: Precision) -> WarmPipeline:
         def controlnet(name: str) -> Any:

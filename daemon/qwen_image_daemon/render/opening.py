@@ -4,12 +4,18 @@ import os
 
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.dry_run import DryRunRenderer
+from qwen_image_daemon.render.handed_over import HandedOver
 from qwen_image_daemon.render.renderer import Renderer
 from qwen_image_daemon.settings import ModelSettings, RenderSettings
 
 
 def open_renderer(
-    model: ModelSettings, settings: RenderSettings, accessories: Accessories, *, dry_run: bool
+    model: ModelSettings,
+    settings: RenderSettings,
+    accessories: Accessories,
+    handed_over: HandedOver | None = None,
+    *,
+    dry_run: bool,
 ) -> Renderer:
     """Give a renderer for the model, not yet entered: nothing is loaded but libraries.
 
@@ -28,4 +34,4 @@ def open_renderer(
         DiffusersRenderer,
     )
 
-    return DiffusersRenderer(model, settings, accessories)
+    return DiffusersRenderer(model, settings, accessories, handed_over)

@@ -112,6 +112,10 @@ class WarmPipeline:
         again = self._drawn(plan, caller, _in_float32(self._pipelines.loaded.vae))
         return replace(again, adjustments=(*again.adjustments, note))
 
+    def component(self, name: str) -> Any:
+        """Give one of the model's parts."""
+        return self._pipelines.loaded.components[name]
+
     def forget_sizes(self) -> None:
         """Drop what grows with every size that is drawn. The last few prompts stay: they are few, and small."""
         forget_positions(self._pipelines.loaded.transformer)
