@@ -971,6 +971,11 @@ export interface MemoryInfo {
    * Resident memory of the render process.
    */
   process_rss_bytes: number;
+  /**
+   * The most that tensors held on the device since the last report; on the CPU the most that the process ever
+   * held. null where it is not known.
+   */
+  peak_bytes: number | null;
 }
 /**
  * All about the daemon at one moment: both the queue's and the memory's answer.
