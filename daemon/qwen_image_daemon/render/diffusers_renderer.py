@@ -197,7 +197,14 @@ class DiffusersRenderer:
                 raise RequestRefused(
                     f"There is no ControlNet {name} in the settings.", "Name one of those there are."
                 )
-            return load_controlnet(settings, precision).to(device)
+            try:
+                return translated(
+                    lambda: load_controlnet(settings, precision).to(device),
+                    lambda fault: loading_failure(fault, settings.source),
+                )
+            except ModelUnavailable as error:
+                # The model itself is there: only the jobs with this ControlNet fail.
+                raise UnexpectedFailure(f"The ControlNet {name} cannot be used: {error}", error.fix) from None
 
         return WarmPipeline(
             TaskPipelines(pipeline, self._model.family, controlnet),
