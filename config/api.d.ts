@@ -306,8 +306,10 @@ export interface Output {
 export interface ImageToImageRequest extends GenerationRequest {
   /**
    * "source" draws in the source's own size, after its EXIF rotation, and refuses one that the model cannot draw
-   * exactly; instead of aspect_ratio, width and height. Where no size at all is given, the recommended size whose
-   * shape is nearest to the source's is taken. The source is image, the first of images, or control_image.
+   * exactly; instead of aspect_ratio, width and height. An edit is not refused: it is drawn at the nearest size
+   * that the model can draw, and brought back to the source's exact size. Where no size at all is given, the
+   * recommended size whose shape is nearest to the source's is taken. The source is image, the first of images, or
+   * control_image.
    */
   size?: "source" | null;
   /**
@@ -335,8 +337,10 @@ export interface ImageToImageRequest extends GenerationRequest {
 export interface InpaintRequest extends GenerationRequest {
   /**
    * "source" draws in the source's own size, after its EXIF rotation, and refuses one that the model cannot draw
-   * exactly; instead of aspect_ratio, width and height. Where no size at all is given, the recommended size whose
-   * shape is nearest to the source's is taken. The source is image, the first of images, or control_image.
+   * exactly; instead of aspect_ratio, width and height. An edit is not refused: it is drawn at the nearest size
+   * that the model can draw, and brought back to the source's exact size. Where no size at all is given, the
+   * recommended size whose shape is nearest to the source's is taken. The source is image, the first of images, or
+   * control_image.
    */
   size?: "source" | null;
   /**
@@ -375,8 +379,10 @@ export interface InpaintRequest extends GenerationRequest {
 export interface EditRequest extends GenerationRequest {
   /**
    * "source" draws in the source's own size, after its EXIF rotation, and refuses one that the model cannot draw
-   * exactly; instead of aspect_ratio, width and height. Where no size at all is given, the recommended size whose
-   * shape is nearest to the source's is taken. The source is image, the first of images, or control_image.
+   * exactly; instead of aspect_ratio, width and height. An edit is not refused: it is drawn at the nearest size
+   * that the model can draw, and brought back to the source's exact size. Where no size at all is given, the
+   * recommended size whose shape is nearest to the source's is taken. The source is image, the first of images, or
+   * control_image.
    */
   size?: "source" | null;
   /**
@@ -402,7 +408,8 @@ export interface EditRequest extends GenerationRequest {
   /**
    * Where to edit, for one picture and Qwen-Image-Edit only: white where it is changed, black where it is kept.
    * Everywhere where it is left out. With a mask the size is the model's choice: the picture's shape, at about
-   * 1024×1024 pixels; without aspect_ratio, width, height and size.
+   * 1024×1024 pixels; without aspect_ratio, width and height. size = "source" brings the result back to the
+   * picture's own size.
    */
   mask?: string | null;
   /**
@@ -444,8 +451,10 @@ export interface LayeredRequest extends GenerationParameters {
 export interface ControlNetRequest extends GenerationRequest {
   /**
    * "source" draws in the source's own size, after its EXIF rotation, and refuses one that the model cannot draw
-   * exactly; instead of aspect_ratio, width and height. Where no size at all is given, the recommended size whose
-   * shape is nearest to the source's is taken. The source is image, the first of images, or control_image.
+   * exactly; instead of aspect_ratio, width and height. An edit is not refused: it is drawn at the nearest size
+   * that the model can draw, and brought back to the source's exact size. Where no size at all is given, the
+   * recommended size whose shape is nearest to the source's is taken. The source is image, the first of images, or
+   * control_image.
    */
   size?: "source" | null;
   /**
@@ -746,6 +755,10 @@ export interface EffectiveParameters {
    * How pictures of another shape are brought to width and height.
    */
   fit: Fit;
+  /**
+   * What was drawn in width and height is brought back to the exact size of the first picture. Only edits.
+   */
+  back_to_source: boolean;
   /**
    * What is not masked is taken from the source. Never true without a mask.
    */

@@ -53,6 +53,12 @@ def folder(tmp_path: Path) -> Folder:
     hole.paste((0, 0, 0, 0), (0, 0, 40, 80))
     hole.save(tmp_path / "hole.png")
     Image.new("RGB", (300, 100), "green").save(tmp_path / "wide.jpg")
+    odd = Image.new("RGB", (103, 61), "red")
+    odd.paste("blue", (51, 0, 103, 61))
+    odd.save(tmp_path / "odd.png")
+    kept = Image.new("L", (103, 61), 0)
+    kept.paste(255, (0, 0, 51, 61))
+    kept.save(tmp_path / "odd-mask.png")
     return Folder(tmp_path)
 
 
@@ -145,6 +151,42 @@ def test_a_masked_edit_in_the_pictures_own_shape_is_drawn_as_asked(folder: Folde
     finished = levels(job.finished(Image.new("RGB", (1760, 576), "yellow")))
     assert tuple(finished[300, 100]) == (255, 255, 0)
     assert abs(int(finished[300, 1700][1]) - 128) < 3
+
+
+@pytest.mark.parametrize("images", [("odd.png",), ("odd.png", "square.png")])
+def test_an_edit_comes_back_in_its_sources_exact_size(folder: Folder, images: tuple[str, ...]) -> None:
+    job = folder.prepared(
+        "qwen-image-edit-plus", task="edit", images=images, back_to_source=True, width=112, height=64
+    )
+    canvas = job.request.references[0]
+    drawn = canvas.resize((112, 64), Image.Resampling.LANCZOS)
+    finished = levels(job.finished(drawn))
+    assert finished.shape == (61, 103, 3)
+    # What is red on the left and blue on the right is so to the pixel next to the border.
+    assert tuple(finished[30, 5]) == (255, 0, 0)
+    assert tuple(finished[30, 98]) == (0, 0, 255)
+    assert (abs(finished[:, 48:54].astype(int).mean((0, 1)) - [119, 0, 136]) < 12).all()
+    assert job.notes == ("the picture was drawn at 112×64 and brought back to its source's 103×61",)
+
+
+def test_what_a_masked_edit_keeps_is_its_source_to_the_pixel_in_its_own_size(folder: Folder) -> None:
+    job = folder.prepared(
+        "qwen-image-edit",
+        task="edit",
+        images=("odd.png",),
+        mask="odd-mask.png",
+        strength=1.0,
+        width=1344,
+        height=800,
+        preserve_unmasked=True,
+        back_to_source=True,
+    )
+    assert [*size_differences(job.request, FAMILIES["qwen-image-edit"])] == []
+    finished = levels(job.finished(Image.new("RGB", (1344, 800), "yellow")))
+    source = levels(Image.open(folder.path / "odd.png"))
+    assert finished.shape == source.shape
+    assert (finished[:, 60:] == source[:, 60:]).all()
+    assert tuple(finished[30, 10]) == (255, 255, 0)
 
 
 def test_layers_come_from_the_picture_with_its_transparency(folder: Folder) -> None:

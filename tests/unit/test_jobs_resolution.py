@@ -291,6 +291,15 @@ def size_of(effective: EffectiveParameters) -> Size:
     return Size(effective.width, effective.height)
 
 
+def test_an_edit_in_its_sources_size_is_drawn_near_it_and_brought_back() -> None:
+    edit = EditJob(prompt="x", image="a.png", size="source")
+    near = resolved(edit, Size(1001, 667))
+    assert (size_of(near), near.back_to_source) == (Size(1008, 672), True)
+    masked = resolved(edit.model_copy(update={"mask": "m.png"}), Size(1600, 1200))
+    assert (size_of(masked), masked.back_to_source) == (Size(1184, 896), True)
+    assert not resolved(EditJob(prompt="x", image="a.png"), Size(1001, 667)).back_to_source
+
+
 def test_a_masked_edit_has_the_size_that_the_pipeline_gives_it() -> None:
     masked = EditJob(prompt="x", image="a.png", mask="m.png")
     assert size_of(resolved(masked, Size(1600, 1200))) == Size(1184, 896)

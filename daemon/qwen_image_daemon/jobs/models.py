@@ -208,8 +208,10 @@ class SourcedJob(SizedJob):
 
     size: Literal["source"] | None = None
     """"source" draws in the source's own size, after its EXIF rotation, and refuses one that the model cannot draw
-    exactly; instead of aspect_ratio, width and height. Where no size at all is given, the recommended size whose
-    shape is nearest to the source's is taken. The source is image, the first of images, or control_image."""
+    exactly; instead of aspect_ratio, width and height. An edit is not refused: it is drawn at the nearest size
+    that the model can draw, and brought back to the source's exact size. Where no size at all is given, the
+    recommended size whose shape is nearest to the source's is taken. The source is image, the first of images, or
+    control_image."""
     fit: Fit = "pad"
     """How a picture of another shape is brought to the result's, never by stretching. pad: all of it is kept, the
     margins are filled. crop: its middle is cut out. scale: the result takes the picture's shape instead, at about
@@ -268,7 +270,8 @@ class EditJob(SourcedJob):
     mask: PicturePath | None = None
     """Where to edit, for one picture and Qwen-Image-Edit only: white where it is changed, black where it is kept.
     Everywhere where it is left out. With a mask the size is the model's choice: the picture's shape, at about
-    1024×1024 pixels; without aspect_ratio, width, height and size."""
+    1024×1024 pixels; without aspect_ratio, width and height. size = "source" brings the result back to the
+    picture's own size."""
     preserve_unmasked: bool = True
     """true: what is not masked is taken from the source, to the pixel. false: as the model gives it. Only with
     mask."""

@@ -77,12 +77,12 @@ def a_masked_edit_leaves_its_size_open(settings: Settings) -> Iterator[Fault]:
     """Refuse a size for edits with a mask: QwenImageEditInpaintPipeline overrides it without a word."""
     if settings.task != "edit" or not settings.get("mask"):
         return
-    for key in ("aspect_ratio", "width", "height", "size"):
+    for key in ("aspect_ratio", "width", "height"):
         if settings.get(key) is not None:
             yield Fault(
                 (key,),
                 "an edit with a mask has the picture's own shape, at about 1024×1024 pixels.",
-                "Take it out, or edit without a mask.",
+                'Take it out, or edit without a mask. For the picture\'s own size write size = "source".',
             )
 
 

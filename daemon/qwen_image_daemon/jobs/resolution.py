@@ -23,7 +23,7 @@ from qwen_image_daemon.jobs.models import (
     StrictModel,
     TextToImageJob,
 )
-from qwen_image_daemon.jobs.source_sizes import layered_size, scaled_size
+from qwen_image_daemon.jobs.source_sizes import layered_size, nearest_sizes, scaled_size
 from qwen_image_daemon.jobs.styles import in_style, untouched
 from qwen_image_daemon.jobs.tasks import Task
 
@@ -74,6 +74,8 @@ class EffectiveParameters(StrictModel):
     """How much is redrawn: for image-to-image, inpaint, and edits with a mask (1.0)."""
     fit: Fit = "pad"
     """How pictures of another shape are brought to width and height."""
+    back_to_source: bool = False
+    """What was drawn in width and height is brought back to the exact size of the first picture. Only edits."""
     preserve_unmasked: bool = False
     """What is not masked is taken from the source. Never true without a mask."""
     layers: int | None = None
@@ -154,6 +156,7 @@ def _of_task(spec: AnyJob, catalogue: Catalogue, family: Family) -> dict[str, An
                 "strength": None if spec.mask is None else 1.0,
                 "preserve_unmasked": spec.preserve_unmasked and spec.mask is not None,
                 "fit": spec.fit,
+                "back_to_source": spec.size == "source",
             }
         case LayeredJob():
             return {"image": spec.image, "layers": spec.layers, "resolution": spec.resolution}
@@ -176,8 +179,8 @@ def _size(spec: AnyJob, family: Family, source: Size | None) -> Size:
         # Here the pipelines decide.
         resolution = spec.resolution if isinstance(spec, LayeredJob) else MASKED_EDIT_RESOLUTION
         return layered_size(_known(source), resolution)
-    if wants_source_size(spec):
-        return _known(source)
+    if isinstance(spec, SourcedJob) and spec.size == "source":
+        return _known(source) if wants_source_size(spec) else nearest_sizes(_known(source), family)[0]
     if isinstance(spec, SourcedJob) and spec.fit == "scale":
         return scaled_size(_known(source), family)
     if spec.width is not None and spec.height is not None:
@@ -194,13 +197,15 @@ def _known(source: Size | None) -> Size:
 
 
 def wants_source_size(spec: AnyJob) -> bool:
-    """Say whether a job is to be drawn in its source's own size."""
-    return isinstance(spec, SourcedJob) and spec.size == "source"
+    """Say whether a job is to be drawn in its source's own size. Edits are drawn near it, and brought back."""
+    return isinstance(spec, SourcedJob) and not isinstance(spec, EditJob) and spec.size == "source"
 
 
 def takes_the_sources_shape(spec: AnyJob) -> bool:
     """Say whether the result of a job has its source's shape, whatever that is."""
     if isinstance(spec, LayeredJob) or is_masked_edit(spec):
+        return True
+    if isinstance(spec, EditJob) and spec.size == "source":
         return True
     return isinstance(spec, SourcedJob) and spec.fit == "scale"
 

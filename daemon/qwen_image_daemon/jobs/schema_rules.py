@@ -30,7 +30,8 @@ TELLING: Final = tuple(
 )
 """What tells the task where it is left out, the first that applies; jobs/inference.py knows which task."""
 
-SIZES: Final = ("aspect_ratio", "width", "height", "size")
+_SIZES_BUT_SOURCE: Final = ("aspect_ratio", "width", "height")
+SIZES: Final = (*_SIZES_BUT_SOURCE, "size")
 """Settings that each ask for a size."""
 
 
@@ -173,7 +174,7 @@ _MASKED_EDIT: Final = when(
     given("mask"),
     {
         "properties": {
-            **without("An edit with a mask has the picture's own shape.", *SIZES)["properties"],
+            **without("An edit with a mask has the picture's own shape.", *_SIZES_BUT_SOURCE)["properties"],
             "images": {"maxItems": 1, "errorMessage": "With several pictures there can be no mask.", **UNOFFERED},
         }
     },

@@ -88,6 +88,17 @@ def placed_mask(mask: Image.Image, placement: Placement) -> Image.Image:
     return canvas
 
 
+def taken_back(drawn: Image.Image, placement: Placement) -> Image.Image:
+    """Give what lies where a padded picture was placed, in that picture's own size. `drawn` has any size."""
+    canvas, source = placement.canvas, placement.source
+    wide, high = drawn.width / canvas.width, drawn.height / canvas.height
+    left, upper = placement.corner
+    box = (left * wide, upper * high, (left + source.width) * wide, (upper + source.height) * high)
+    if drawn.size == _tuple(source) == _tuple(canvas):
+        return drawn
+    return drawn.resize(_tuple(source), Image.Resampling.LANCZOS, box=box)
+
+
 def _scaled(picture: Image.Image, placement: Placement) -> Image.Image:
     if placement.scaled == placement.source:
         return picture

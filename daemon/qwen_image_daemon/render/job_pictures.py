@@ -11,7 +11,7 @@ from PIL.Image import Image, Resampling
 from qwen_image_daemon.jobs.families import FAMILIES, Family, FamilyName, Size
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.differences import drawn_size
-from qwen_image_daemon.render.fitting import placed, placed_mask, placed_on, shaped_like
+from qwen_image_daemon.render.fitting import Placement, placed, placed_mask, placed_on, shaped_like, taken_back
 from qwen_image_daemon.render.masks import Untouched, mask_of_transparency, read_mask
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import Control, RenderRequest, RequestRefused
@@ -27,10 +27,13 @@ class PreparedJob:
     request: RenderRequest
     untouched: Untouched | None = None
     notes: tuple[str, ...] = ()
+    back: Placement | None = None
+    """How the picture that decides the size came to lie on what is drawn, where that is to be taken back."""
 
     def finished(self, drawn: Image) -> Image:
         """Give a drawn picture as the job wants it."""
-        return drawn if self.untouched is None else self.untouched.put_into(drawn)
+        there = drawn if self.back is None else taken_back(drawn, self.back)
+        return there if self.untouched is None else self.untouched.put_into(there)
 
 
 def prepared(parameters: EffectiveParameters, family: FamilyName, path_of: Callable[[str], Path]) -> PreparedJob:
@@ -49,6 +52,7 @@ class _Preparation:
         self._path_of = path_of
         self._size = Size(parameters.width, parameters.height)
         self._notes: tuple[str, ...] = ()
+        self._back: Placement | None = None
 
     def done(self) -> PreparedJob:
         parameters, request = self._parameters, _without_pictures(self._parameters)
@@ -69,7 +73,7 @@ class _Preparation:
                 untouched = None
             case "edit":
                 request, untouched = self._masked_edit(request)
-        return PreparedJob(request, untouched, self._notes)
+        return PreparedJob(request, untouched, self._notes, self._back)
 
     def _on_canvas(self, name: str | None) -> tuple[Image, Image | None, Untouched | None]:
         """Give the picture of that name in the result's size, with its mask, and what of it is to be kept."""
@@ -84,13 +88,24 @@ class _Preparation:
         return fitted, mask, Untouched(fitted, mask) if self._parameters.preserve_unmasked else None
 
     def _references(self) -> tuple[Image, ...]:
-        """Give an edit's pictures at their own scale; one alone in the result's shape, so that it lies upon it."""
+        """Give an edit's pictures at their own scale; what is to lie upon the result, in the result's shape."""
         first, *others = (self._with_alpha(self._read(name)) for name in self._parameters.images)
-        placement = shaped_like(Size(*first.size), self._size, self._parameters.fit)
-        if not others:
+        if self._parameters.back_to_source:
+            placement = shaped_like(Size(*first.size), self._size, "pad")
+            self._take_back(placement)
+            first = placed(first, placement)
+        elif not others:
+            placement = shaped_like(Size(*first.size), self._size, self._parameters.fit)
             self._notes += placement.note(Path(self._parameters.images[0]).name)
             first = placed(first, placement)
         return (first, *others)
+
+    def _take_back(self, placement: Placement) -> None:
+        """Bring what is drawn back to the size of the picture that is placed so; margins are cut off again."""
+        self._back = placement
+        if placement.source != self._size:
+            back = f"brought back to its source's {placement.source}"
+            self._notes += (f"the picture was drawn at {self._size} and {back}",)
 
     def _masked_edit(self, request: RenderRequest) -> tuple[RenderRequest, Untouched | None]:
         """Give the request with its picture and mask, in the shape that decides the size."""
@@ -101,6 +116,10 @@ class _Preparation:
             raise ValueError("a masked edit without a mask")
         mask = mask.resize(flat.size, Resampling.BILINEAR)
         whole = replace(request, references=(flat,), mask=mask)
+        if self._parameters.back_to_source:
+            # As it is: the pipeline brings it to its own grid, and the way back undoes just that.
+            self._take_back(Placement(Size(*flat.size), Size(*flat.size), Size(*flat.size)))
+            return whole, Untouched(flat, mask) if self._parameters.preserve_unmasked else None
         if drawn_size(whole, self._family) != self._size:
             placement = shaped_like(Size(*flat.size), self._size, self._parameters.fit)
             self._notes += placement.note(Path(name).name)
