@@ -259,8 +259,7 @@ export interface SchedulerUse {
   /**
    * euler: the makers' own (flow matching, Euler steps), here with settings of one's own. lightning: the same as
    * the Lightning LoRAs want it; taken by itself where such a LoRA is used. unipc: a multistep solver, for
-   * text-to-image only. lcm: for LCM-distilled LoRAs; its noise follows no seed, so that no picture can be drawn
-   * again.
+   * text-to-image only. lcm: for LCM-distilled LoRAs.
    */
   name: SchedulerName;
   /**
@@ -801,8 +800,7 @@ export interface EffectiveScheduler {
   /**
    * euler: the makers' own (flow matching, Euler steps), here with settings of one's own. lightning: the same as
    * the Lightning LoRAs want it; taken by itself where such a LoRA is used. unipc: a multistep solver, for
-   * text-to-image only. lcm: for LCM-distilled LoRAs; its noise follows no seed, so that no picture can be drawn
-   * again.
+   * text-to-image only. lcm: for LCM-distilled LoRAs.
    */
   name: SchedulerName;
   /**

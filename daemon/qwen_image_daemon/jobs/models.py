@@ -90,8 +90,7 @@ class SchedulerUse(StrictModel):
     name: SchedulerName
     """euler: the makers' own (flow matching, Euler steps), here with settings of one's own. lightning: the same as
     the Lightning LoRAs want it; taken by itself where such a LoRA is used. unipc: a multistep solver, for
-    text-to-image only. lcm: for LCM-distilled LoRAs; its noise follows no seed, so that no picture can be drawn
-    again."""
+    text-to-image only. lcm: for LCM-distilled LoRAs."""
     shift: Annotated[float, Field(gt=0.0, le=20.0, allow_inf_nan=False)] | None = None
     """How far the steps are moved towards high noise, above 0 to 20. The same for all sizes. Left out: as the
     model has it, which is more for larger pictures."""
