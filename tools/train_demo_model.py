@@ -13,13 +13,22 @@ from rich.logging import RichHandler
 from rich.table import Table
 
 from demo_model.curriculum import SCENE_SHARES, SCENES
-from demo_model.evaluation import Preset, Question, answer, contact_sheet, questions, scores, weak_words
+from demo_model.evaluation import (
+    Preset,
+    Question,
+    answer,
+    contact_sheet,
+    practice_scene,
+    questions,
+    scores,
+    weak_words,
+)
 from demo_model.export import assemble, export, unpack
 from demo_model.latents import write_shard
 from demo_model.tokenizer import build_tokenizer
 from demo_model.transformer_training import Settings, start, train
 from demo_model.vae_training import VaeSettings, new_vae, train_vae
-from demo_model.world import LAYOUTS, SHAPES, Layout
+from demo_model.world import LAYOUTS, SHAPES, Layout, evaluation_scene
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +89,8 @@ def _export(options: argparse.Namespace) -> None:
 
 
 def _asked(layout: Layout, options: argparse.Namespace) -> list[Question]:
-    drawn = questions(layout, options.count, options.seed)
+    scene = practice_scene if options.practice else evaluation_scene
+    drawn = questions(layout, options.count, options.seed, scene)
     return [one for one in drawn if all(thing.shape in options.shapes for thing in one.scene.things)]
 
 
@@ -160,6 +170,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sizes", nargs="+", default=["128x128"], metavar="WxH", help="evaluate: picture sizes")
     parser.add_argument(
         "--layouts", nargs="+", default=list(LAYOUTS), choices=LAYOUTS, help="evaluate: kinds of scene"
+    )
+    parser.add_argument(
+        "--practice", action="store_true", help="evaluate: ask for what training draws; choose by these prompts"
     )
     parser.add_argument("--count", type=int, default=100, help="evaluate: prompts drawn of each layout")
     parser.add_argument(

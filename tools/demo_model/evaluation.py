@@ -17,12 +17,13 @@ from PIL import Image, ImageDraw
 from rich.progress import track
 
 from .captions import COMPLETE, free_caption, plain_caption
+from .curriculum import kept
 from .judging import FIT_WANTED, Verdict, judge
 from .reader import Reading, read
-from .world import Layout, Scene, evaluation_scene
+from .world import Layout, Scene, evaluation_scene, training_scene
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from diffusers import QwenImagePipeline
 
@@ -32,7 +33,7 @@ _AT_ONCE_PIXELS: Final = 20 * 128 * 128
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A held-out scene and the prompt that asks for it."""
+    """A scene and the prompt that asks for it."""
 
     scene: Scene
     prompt: str
@@ -58,12 +59,22 @@ class Preset:
     scale: float = 4.0
 
 
-def questions(layout: Layout, count: int, seed: int) -> list[Question]:
-    """Draw held-out scenes; every other prompt is plain, the others vary in form but name everything."""
+def practice_scene(rng: random.Random, layout: Layout) -> Scene:
+    """Draw a scene as training does, hard ones more often: for choices that must not see what is held out."""
+    return training_scene(rng, layout, kept)
+
+
+def questions(
+    layout: Layout, count: int, seed: int, draw: Callable[[random.Random, Layout], Scene] = evaluation_scene
+) -> list[Question]:
+    """Draw scenes, held-out ones unless told otherwise.
+
+    Every other prompt is plain, the others vary in form but name everything.
+    """
     rng = random.Random(f"{layout} {seed}")
     asked = []
     for index in range(count):
-        scene = evaluation_scene(rng, layout)
+        scene = draw(rng, layout)
         prompt = free_caption(scene, rng, COMPLETE) if index % 2 else plain_caption(scene, rng)
         asked.append(Question(scene, prompt))
     return asked

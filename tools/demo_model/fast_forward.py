@@ -1,10 +1,11 @@
 """The text encoder's and the transformer's forward passes, written for training speed.
 
 Same weights and same mathematics as Qwen2_5_VLForConditionalGeneration's language model and
-QwenImageTransformer2DModel, which stay the owners of the parameters; the difference is that of rounding to
-bfloat16. What is cheaper: matrix products in bfloat16, the three projections of a stream
-in one product, rotary embedding without complex numbers, plain matrix products instead of the flash kernel
-(whose backward pass is slow on a CPU), and the constant prefix of the prompt template encoded once for a batch.
+QwenImageTransformer2DModel, which stay the owners of the parameters; where products are in bfloat16, the
+difference is that of rounding. What is cheaper: matrix products in the format that the hardware likes
+(`precision.py`), the three projections of a stream in one product, rotary embedding without complex numbers,
+plain matrix products instead of the flash kernel (whose backward pass is slow on a CPU), and the constant prefix
+of the prompt template encoded once for a batch.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ _LINEAR_NAMES: Final = (
 _NORM_NAMES: Final = ("attn.norm_q", "attn.norm_k", "attn.norm_added_q", "attn.norm_added_k")
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Multiply in bfloat16, whatever the arguments are stored in."""
-    return F.linear(x.bfloat16(), weight.bfloat16(), None if bias is None else bias.bfloat16())
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None, products: torch.dtype) -> Tensor:
+    """Multiply in the format `products`, whatever the arguments are stored in."""
+    return F.linear(x.to(products), weight.to(products), None if bias is None else bias.to(products))
 
 
 def root_mean_square_norm(x: Tensor, weight: Tensor, epsilon: float) -> Tensor:
@@ -86,7 +87,9 @@ def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, (x.shape[-1],), eps=_NORM_EPSILON) * (1 + scale[:, None]) + shift[:, None]
 
 
-def _projected(x: Tensor, w: Weights, names: tuple[str, str, str], head: int) -> tuple[Tensor, ...]:
+def _projected(
+    x: Tensor, w: Weights, names: tuple[str, str, str], head: int, products: torch.dtype
+) -> tuple[Tensor, ...]:
     weight, bias = (
         torch.cat(
             [*(_evens_first(w[f"attn.{name}.{part}"], head) for name in names[:2]), w[f"attn.{names[2]}.{part}"]]
@@ -94,12 +97,12 @@ def _projected(x: Tensor, w: Weights, names: tuple[str, str, str], head: int) ->
         for part in ("w", "b")
     )
     n, tokens, channels = x.shape
-    return linear(x, weight, bias).view(n, tokens, 3, channels // head, head).unbind(2)
+    return linear(x, weight, bias, products).view(n, tokens, 3, channels // head, head).unbind(2)
 
 
-def _feed_forward(x: Tensor, w: Weights, name: str) -> Tensor:
-    inner = linear(x, w[f"{name}.net.0.proj.w"], w[f"{name}.net.0.proj.b"])
-    return linear(F.gelu(inner, approximate="tanh"), w[f"{name}.net.2.w"], w[f"{name}.net.2.b"])
+def _feed_forward(x: Tensor, w: Weights, name: str, products: torch.dtype) -> Tensor:
+    inner = linear(x, w[f"{name}.net.0.proj.w"], w[f"{name}.net.0.proj.b"], products)
+    return linear(F.gelu(inner, approximate="tanh"), w[f"{name}.net.2.w"], w[f"{name}.net.2.b"], products)
 
 
 class Context(NamedTuple):
@@ -109,17 +112,20 @@ class Context(NamedTuple):
     mask: Tensor
     cosine: Tensor
     sine: Tensor
+    products: torch.dtype
 
 
 def run_block(image: Tensor, text: Tensor, context: Context, w: Weights) -> tuple[Tensor, Tensor]:
     """Run one double-stream block on the image's and the text's tokens (n, tokens, channels)."""
-    activated_time, mask, cosine, sine = context
+    activated_time, mask, cosine, sine, products = context
     head = 2 * cosine.shape[-1]
-    i = linear(activated_time, w["img_mod.1.w"], w["img_mod.1.b"]).float().chunk(6, -1)
-    t = linear(activated_time, w["txt_mod.1.w"], w["txt_mod.1.b"]).float().chunk(6, -1)
-    image_q, image_k, image_v = _projected(_modulated(image, i[0], i[1]), w, ("to_q", "to_k", "to_v"), head)
+    i = linear(activated_time, w["img_mod.1.w"], w["img_mod.1.b"], products).float().chunk(6, -1)
+    t = linear(activated_time, w["txt_mod.1.w"], w["txt_mod.1.b"], products).float().chunk(6, -1)
+    image_q, image_k, image_v = _projected(
+        _modulated(image, i[0], i[1]), w, ("to_q", "to_k", "to_v"), head, products
+    )
     text_names = ("add_q_proj", "add_k_proj", "add_v_proj")
-    text_q, text_k, text_v = _projected(_modulated(text, t[0], t[1]), w, text_names, head)
+    text_q, text_k, text_v = _projected(_modulated(text, t[0], t[1]), w, text_names, head, products)
 
     def joint(of_text: Tensor, of_image: Tensor, text_norm: str, image_norm: str) -> Tensor:
         of_text = root_mean_square_norm(of_text, _evens_first(w[text_norm], head), _NORM_EPSILON)
@@ -129,14 +135,16 @@ def run_block(image: Tensor, text: Tensor, context: Context, w: Weights) -> tupl
     query = joint(text_q, image_q, "attn.norm_added_q", "attn.norm_q") * head**-0.5
     key = joint(text_k, image_k, "attn.norm_added_k", "attn.norm_k")
     value = torch.cat((text_v, image_v), 1).transpose(1, 2)
-    logits = (query.bfloat16().transpose(1, 2) @ key.bfloat16().transpose(1, 2).transpose(-1, -2)).float() + mask
-    mixed = (logits.softmax(-1).bfloat16() @ value).transpose(1, 2).flatten(2)
+    logits = (
+        query.to(products).transpose(1, 2) @ key.to(products).transpose(1, 2).transpose(-1, -2)
+    ).float() + mask
+    mixed = (logits.softmax(-1).to(products) @ value).transpose(1, 2).flatten(2)
     seen_text, seen_image = mixed.split((text.shape[1], image.shape[1]), 1)
 
-    image = image + i[2][:, None] * linear(seen_image, w["attn.to_out.0.w"], w["attn.to_out.0.b"])
-    text = text + t[2][:, None] * linear(seen_text, w["attn.to_add_out.w"], w["attn.to_add_out.b"])
-    image = image + i[5][:, None] * _feed_forward(_modulated(image, i[3], i[4]), w, "img_mlp")
-    text = text + t[5][:, None] * _feed_forward(_modulated(text, t[3], t[4]), w, "txt_mlp")
+    image = image + i[2][:, None] * linear(seen_image, w["attn.to_out.0.w"], w["attn.to_out.0.b"], products)
+    text = text + t[2][:, None] * linear(seen_text, w["attn.to_add_out.w"], w["attn.to_add_out.b"], products)
+    image = image + i[5][:, None] * _feed_forward(_modulated(image, i[3], i[4]), w, "img_mlp", products)
+    text = text + t[5][:, None] * _feed_forward(_modulated(text, t[3], t[4]), w, "txt_mlp", products)
     return image, text
 
 
@@ -146,6 +154,7 @@ class VelocityModel:
 
     transformer: QwenImageTransformer2DModel
     features_after: int
+    products: torch.dtype
     block: Block = run_block
 
     def __call__(
@@ -156,7 +165,7 @@ class VelocityModel:
         `latents` (n, tokens, channels) and `sigma` (n,) as the pipeline passes them; `embeddings` (n, words,
         width) with the boolean `mask` (n, words); `shape` is rows and columns of tokens.
         """
-        transformer = self.transformer
+        transformer, products = self.transformer, self.products
         rotary_of_image, rotary_of_text = transformer.pos_embed(
             [(1, *shape)], max_txt_seq_len=embeddings.shape[1], device=latents.device
         )
@@ -167,18 +176,21 @@ class VelocityModel:
             mask=torch.where(F.pad(mask, (0, latents.shape[1]), value=True), 0.0, _MASKED)[:, None, None, :],
             cosine=rotary.real.contiguous(),
             sine=rotary.imag.contiguous(),
+            products=products,
         )
-        image = linear(latents, transformer.img_in.weight, transformer.img_in.bias).float()
+        image = linear(latents, transformer.img_in.weight, transformer.img_in.bias, products).float()
         text = root_mean_square_norm(embeddings, transformer.txt_norm.weight, _NORM_EPSILON)
-        text = linear(text, transformer.txt_in.weight, transformer.txt_in.bias).float()
+        text = linear(text, transformer.txt_in.weight, transformer.txt_in.bias, products).float()
         features = image
         for number, module in enumerate(transformer.transformer_blocks):
             image, text = self.block(image, text, context, block_weights(module))
             if number == self.features_after:
                 features = image
         out = transformer.norm_out.linear
-        scale, shift = linear(context.activated_time, out.weight, out.bias).float().chunk(2, -1)
-        velocity = linear(_modulated(image, shift, scale), transformer.proj_out.weight, transformer.proj_out.bias)
+        scale, shift = linear(context.activated_time, out.weight, out.bias, products).float().chunk(2, -1)
+        velocity = linear(
+            _modulated(image, shift, scale), transformer.proj_out.weight, transformer.proj_out.bias, products
+        )
         return velocity.float(), features
 
 
@@ -191,7 +203,9 @@ def _turned(x: Tensor, cosine: Tensor, sine: Tensor) -> Tensor:
     return x * cosine + torch.cat((-second, first), -1) * sine
 
 
-def encode_text(text_encoder: Qwen2_5_VLForConditionalGeneration, prefix: Tensor, tokens: Tensor) -> Tensor:
+def encode_text(
+    text_encoder: Qwen2_5_VLForConditionalGeneration, prefix: Tensor, tokens: Tensor, products: torch.dtype
+) -> Tensor:
     """Return the last hidden states (n, tokens, width) of what follows the template's prefix.
 
     `prefix` (length,) is the same for all; `tokens` (n, length) are padded on the right, which a causal model
@@ -211,7 +225,7 @@ def encode_text(text_encoder: Qwen2_5_VLForConditionalGeneration, prefix: Tensor
     repeats = config.num_attention_heads // config.num_key_value_heads
 
     def projected(x: Tensor, module: nn.Linear, first: int) -> Tensor:
-        heads = linear(x, module.weight, module.bias).view(*x.shape[:2], -1, head).transpose(1, 2)
+        heads = linear(x, module.weight, module.bias, products).view(*x.shape[:2], -1, head).transpose(1, 2)
         if module.out_features < config.hidden_size:
             heads = heads.repeat_interleave(repeats, 1)
         return (
@@ -221,8 +235,8 @@ def encode_text(text_encoder: Qwen2_5_VLForConditionalGeneration, prefix: Tensor
         )
 
     def attended(query: Tensor, key: Tensor, value: Tensor, mask: Tensor) -> Tensor:
-        logits = (query.bfloat16() @ key.bfloat16().transpose(-1, -2)).float() * head**-0.5 + mask
-        mixed: Tensor = logits.softmax(-1).bfloat16() @ value
+        logits = (query.to(products) @ key.to(products).transpose(-1, -2)).float() * head**-0.5 + mask
+        mixed: Tensor = logits.softmax(-1).to(products) @ value
         return mixed.transpose(1, 2).flatten(2)
 
     start = prefix.numel()
@@ -242,8 +256,10 @@ def encode_text(text_encoder: Qwen2_5_VLForConditionalGeneration, prefix: Tensor
         )
         norm, mlp = layer.post_attention_layernorm, layer.mlp
         for index, (state, seen) in enumerate(zip(states, mixed, strict=True)):
-            after = state + linear(seen, attention.o_proj.weight, None)
+            after = state + linear(seen, attention.o_proj.weight, None, products)
             x = root_mean_square_norm(after, norm.weight, norm.variance_epsilon)
-            gated = F.silu(linear(x, mlp.gate_proj.weight, None)) * linear(x, mlp.up_proj.weight, None)
-            states[index] = after + linear(gated, mlp.down_proj.weight, None)
+            gated = F.silu(linear(x, mlp.gate_proj.weight, None, products)) * linear(
+                x, mlp.up_proj.weight, None, products
+            )
+            states[index] = after + linear(gated, mlp.down_proj.weight, None, products)
     return root_mean_square_norm(states[1], model.norm.weight, model.norm.variance_epsilon)

@@ -21,6 +21,7 @@ from rich.progress import track
 from safetensors.torch import load_file, save_file
 
 from .curriculum import PictureSize, kept
+from .precision import product_dtype
 from .single_frame import encode, two_dimensional
 from .world import COLOURS, SHAPES, FloatArray, Layout, Scene, Thing, covers, render, training_scene
 
@@ -99,7 +100,7 @@ def _encoded(vae: AutoencoderKLQwenImage, scenes: list[Scene], width: int, heigh
     pictures = pictures.contiguous(memory_format=torch.channels_last)
     mean = torch.tensor(vae.config.latents_mean, device=device).view(1, -1, 1, 1)
     std = torch.tensor(vae.config.latents_std, device=device).view(1, -1, 1, 1)
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with torch.autocast(device.type, dtype=torch.bfloat16, enabled=product_dtype(device) == torch.bfloat16):
         latents, _ = encode(vae, pictures)
     return pack((latents.float() - mean) / std).half().cpu()
 

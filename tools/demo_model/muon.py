@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import torch
 
+from .precision import product_dtype
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -26,7 +28,7 @@ _ADAM_SIZE: Final = 0.2
 def orthogonalised(matrices: Tensor) -> Tensor:
     """Replace the singular values of a batch of matrices (n, rows, columns) by about one each."""
     a, b, c = _COEFFICIENTS
-    x: Tensor = matrices.bfloat16()
+    x: Tensor = matrices.to(product_dtype(matrices.device))
     tall = x.shape[-2] > x.shape[-1]
     if tall:
         x = x.mT

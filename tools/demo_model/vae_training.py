@@ -20,6 +20,7 @@ from diffusers import AutoencoderKLQwenImage
 from rich.progress import Progress
 
 from .muon import Muon
+from .precision import product_dtype
 from .single_frame import decode, encode, forget_other_frames, two_dimensional
 from .world import LAYOUTS, SHAPES, ByteArray, FloatArray, draw, jittered, render, training_scene
 
@@ -136,7 +137,9 @@ def _batch(rng: random.Random, foreign: float, device: torch.device) -> Tensor:
 
 def _loss(vae: AutoencoderKLQwenImage, pictures: Tensor, divergence: float) -> tuple[Tensor, float]:
     """Return the loss and the mean absolute error in levels of 255."""
-    with torch.autocast(pictures.device.type, dtype=torch.bfloat16):
+    with torch.autocast(
+        pictures.device.type, dtype=torch.bfloat16, enabled=product_dtype(pictures.device) == torch.bfloat16
+    ):
         mean, log_variance = encode(vae, pictures)
         mean, log_variance = mean.float(), log_variance.float().clamp(-12, 4)
         latents = mean + torch.exp(0.5 * log_variance) * torch.randn_like(mean)
