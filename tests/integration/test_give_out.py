@@ -1,16 +1,19 @@
 """Giving out: a result is whole or not there, is there once, and no result holds up another."""
 
 import hashlib
+import io
 import json
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from PIL import Image
 
 from driving import eventually, files_of, read_result
 from qwen_image_daemon.loop_control import GaveUp, LoopControl
@@ -19,7 +22,7 @@ from qwen_image_daemon.outbox.loop import give_out
 from qwen_image_daemon.outbox.publishing import publish, result_folder
 from qwen_image_daemon.outbox.results import JobResult
 from qwen_image_daemon.render.loop import render_jobs
-from qwen_image_daemon.render.renderer import RenderRequest, RequestRefused
+from qwen_image_daemon.render.renderer import Progress, Rendering, RenderRequest, RequestRefused
 from qwen_image_daemon.service.board import Board
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import BY_FILE, Controls
@@ -345,3 +348,44 @@ def test_what_was_given_out_leaves_only_its_records_in_the_spool(rooms: Rooms) -
     drain(rooms)
     [done] = rooms.spool.entries(rooms.spool.shelf("succeeded"))
     assert {path.name for path in done.folder.iterdir()} == {"job.json", "outcome.json", "attempt.1"}
+
+
+class Layering(Drawer):
+    """A renderer whose pictures come with layers, words of its own and a note."""
+
+    def render(self, request: RenderRequest, progress: Callable[[Progress], None]) -> Rendering:
+        """Paint one picture and two layers."""
+        layers = tuple(Image.new("RGBA", (64, 64), (40 * number, 0, 0, 99)) for number in (1, 2))
+        drawn = super().render(request, progress)
+        return replace(drawn, layers=layers, caption="two balls", adjustments=("it was cut",))
+
+
+def test_layers_are_files_of_their_own_beside_the_picture_that_has_them_all(rooms: Rooms) -> None:
+    rooms.admit("balls", TWO)
+    draw(rooms, Layering())
+    drain(rooms)
+    folder, result = only_result(rooms)
+    assert {path.name for path in folder.glob("balls-*")} == {
+        f"balls-{index}{part}.png" for index in (1, 2) for part in ("", "-layer-1", "-layer-2")
+    }
+    for image in result.images:
+        assert image.caption == "two balls"
+        for number, layer in enumerate(image.layers, start=1):
+            content = (folder / layer.path).read_bytes()
+            assert hashlib.sha256(content).hexdigest() == layer.sha256
+            with Image.open(io.BytesIO(content)) as opened:
+                assert (opened.mode, opened.getpixel((0, 0))) == ("RGBA", (40 * number, 0, 0, 99))
+    # What was done otherwise is said once for all pictures.
+    assert result.adjustments == ("it was cut",)
+
+
+def test_layers_keep_their_transparency_where_the_picture_is_a_jpeg(rooms: Rooms) -> None:
+    rooms.admit("balls", f'prompt = "x"\n{SMALL}[output]\nformat = "jpeg"\n')
+    draw(rooms, Layering())
+    drain(rooms)
+    folder, _ = only_result(rooms)
+    assert {path.name for path in folder.glob("balls-*")} == {
+        "balls-1.jpg",
+        "balls-1-layer-1.png",
+        "balls-1-layer-2.png",
+    }
