@@ -52,8 +52,8 @@ class TinyModel:
     @property
     def pipeline(self) -> Any:
         """Reach behind the seam: the pipeline that was loaded."""
-        warm, _, _ = self.renderer._entered
-        return warm._pipelines.loaded
+        loaded, _ = self.renderer._entered
+        return loaded.warm._pipelines.loaded
 
     def draw(self, request: RenderRequest) -> Rendering:
         """Draw one picture."""

@@ -7,6 +7,7 @@ from typing import Any
 import transformers
 from diffusers import DiffusionPipeline, QwenImageControlNetModel
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from qwen_image_daemon.render.checksums import refuse_altered
@@ -60,6 +61,9 @@ def load_pipeline(model: ModelSettings, precision: Precision, *, trust_remote_co
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
+    if "layered" not in MODELS[model.family].pipelines:
+        # The text encoder's head writes words, which only the layered model needs; its embeddings are the same.
+        pipeline.text_encoder.lm_head = nn.Identity()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

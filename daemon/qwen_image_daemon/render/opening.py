@@ -1,6 +1,7 @@
 """Choosing the renderer that the settings ask for. Importing this module imports no torch."""
 
 import os
+from pathlib import Path
 
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.dry_run import DryRunRenderer
@@ -9,9 +10,16 @@ from qwen_image_daemon.settings import ModelSettings, RenderSettings
 
 
 def open_renderer(
-    model: ModelSettings, settings: RenderSettings, accessories: Accessories, *, dry_run: bool
+    model: ModelSettings,
+    settings: RenderSettings,
+    accessories: Accessories,
+    state: Path | None = None,
+    *,
+    dry_run: bool,
 ) -> Renderer:
     """Give a renderer for the model, not yet entered: nothing is loaded but libraries.
+
+    `state` is a folder in which it keeps what must outlast the process.
 
     Unless the settings trust remote code, diffusers' own switch against it is set for the whole process.
     """
@@ -28,4 +36,4 @@ def open_renderer(
         DiffusersRenderer,
     )
 
-    return DiffusersRenderer(model, settings, accessories)
+    return DiffusersRenderer(model, settings, accessories, state)

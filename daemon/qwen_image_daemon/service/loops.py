@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, assert_never
 
 from qwen_image_daemon.inbox.intake import Intake
@@ -38,17 +39,17 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
         case "take-in":
             take_in(Intake(folders.inbox, spool, settings.catalogue, settings.inbox, settings.spool), control)
         case "render":
-            render_jobs(spool, settings.render, settings.outbox, _opener(settings, options), control)
+            render_jobs(spool, settings.render, settings.outbox, _opener(settings, options, spool.state), control)
         case "give-out":
             give_out(Outlet(spool, folders.outbox, settings.outbox, settings.spool), control)
         case _:
             assert_never(name)
 
 
-def _opener(settings: Settings, options: Options) -> Callable[[str], Renderer]:
+def _opener(settings: Settings, options: Options, state: Path) -> Callable[[str], Renderer]:
     accessories = Accessories.of(settings)
 
     def open_model(name: str) -> Renderer:
-        return open_renderer(settings.models[name], settings.render, accessories, dry_run=options.dry_run)
+        return open_renderer(settings.models[name], settings.render, accessories, state, dry_run=options.dry_run)
 
     return open_model
