@@ -237,6 +237,9 @@ class RenderSettings(Section):
     retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
     """A job that failed waits so long for its second try, and five times as long for each further one.
     Other jobs go on meanwhile."""
+    group_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 600.0
+    """Jobs for the model and LoRAs that are loaded go before others of the same priority, so that models change
+    seldom; the one whose turn it is waits for that at most so long. 0: strictly in the order of arrival."""
     gate_black_level: Annotated[int, Field(ge=-1, le=255)] = 2
     """A picture of which no level (0 to 255) is above this is black: it is drawn once more, and then fails. -1
     lets all pass."""

@@ -9,13 +9,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch.multiprocessing.reductions import StorageWeakRef
 
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import PLANS_THAT_WORKED, DiffusersRenderer
+from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.renderer import (
     Control,
@@ -28,7 +28,7 @@ from qwen_image_daemon.render.renderer import (
 )
 from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, PlanName, RenderSettings
-from tiny_models import TinyModel, loaded
+from tiny_models import Card, TinyModel, loaded
 
 GUIDED = RenderRequest(
     task="text-to-image",
@@ -42,29 +42,6 @@ GUIDED = RenderRequest(
 )
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
 ALL: list[PlanName] = [plan.name for plan in PLANS]
-
-
-class Card:
-    """A card's memory: it counts what was brought onto it and is still there, and refuses beyond its budget."""
-
-    def __init__(self) -> None:
-        self.budget: float = float("inf")
-        self.peak = 0
-        self._held: list[tuple[StorageWeakRef, int]] = []
-
-    @property
-    def used(self) -> int:
-        self._held = [(storage, size) for storage, size in self._held if not storage.expired()]
-        return sum(size for _, size in self._held)
-
-    def onto(self, _: torch.device, resting: torch.Tensor) -> torch.Tensor:
-        size = resting.nbytes
-        if self.used + size > self.budget:
-            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes.")
-        copy = resting.clone()
-        self._held.append((StorageWeakRef(copy.untyped_storage()), size))
-        self.peak = max(self.peak, self.used)
-        return copy
 
 
 @pytest.fixture
@@ -96,7 +73,7 @@ def opened(
             {"device": "cpu", "precisions": ("float32",), "placement": placement} | settings
         ),
         Accessories(),
-        state,
+        Lasting(state),
     )
 
 

@@ -334,13 +334,30 @@ def test_jobs_are_drawn_by_priority_then_arrival(rooms: Rooms) -> None:
     assert drawer.drawn == [102, 100, 101, 103]
 
 
-def test_a_model_is_loaded_once_for_as_long_as_jobs_name_it(rooms: Rooms) -> None:
+def test_jobs_for_the_loaded_model_go_first_so_that_models_change_seldom(rooms: Rooms) -> None:
+    """And the status says why."""
+    notes: list[str | None] = []
     for number, model in enumerate(["demo", "demo", "other", "other", "demo"]):
         rooms.admit(f"job{number}", f'prompt = "x"\nmodel = "{model}"\n{SMALL}', sequence=number)
-    opener = Opener({"demo": Drawer(), "other": Drawer()})
+    look = Drawer(lambda _: notes.append(report(rooms).note))
+    opener = Opener({"demo": look, "other": look})
     drain(rooms, opener)
-    assert opener.opened == ["demo", "other", "demo"]
+    assert opener.opened == ["demo", "other"]
     assert len(rooms.rendered()) == 5
+    assert [note is not None for note in notes] == [False, False, True, False, False]
+    assert str(notes[2]).startswith(
+        "job4 goes before older jobs because demo is loaded; they wait for that at most "
+    )
+
+
+def test_without_grouping_jobs_are_drawn_strictly_in_their_order(rooms: Rooms) -> None:
+    for number, model in enumerate(["demo", "other", "demo"]):
+        rooms.admit(f"job{number}", f'prompt = "x"\nmodel = "{model}"\n{SMALL}', sequence=number)
+    opener = Opener({"demo": Drawer(), "other": Drawer()})
+    control = LoopControl(stopping=Stopping(), no_more=lambda: True, drain=True)
+    settings = RenderSettings(group_seconds=0)
+    render_jobs(rooms.spool, settings, OutboxSettings(), opener, control)
+    assert opener.opened == ["demo", "other", "demo"]
 
 
 def test_a_model_stays_warm_after_a_failed_job(rooms: Rooms) -> None:

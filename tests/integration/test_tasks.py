@@ -16,7 +16,7 @@ from diffusers import (
 )
 from PIL import Image
 
-from qwen_image_daemon.render.renderer import BadPicture, Control, RenderRequest, RequestRefused
+from qwen_image_daemon.render.renderer import BadPicture, Control, RenderRequest, RequestRefused, UnexpectedFailure
 from qwen_image_daemon.settings import ControlNetSettings
 from tiny_models import PLAIN, SIDE, TinyModel, half_mask, loaded, picture
 
@@ -44,6 +44,7 @@ def qwen_image(tiny_family: Families) -> Iterator[TinyModel]:
     controlnets = {
         "edges": ControlNetSettings(source=str(tiny_family("controlnet-union"))),
         "fill": ControlNetSettings(source=str(tiny_family("controlnet-inpaint")), kind="inpaint"),
+        "gone": ControlNetSettings(source="/nowhere"),
     }
     with loaded("qwen-image", tiny_family("qwen-image"), controlnets=controlnets) as model:
         yield model
@@ -172,6 +173,13 @@ def test_a_controlnet_that_is_not_in_the_settings_is_refused(qwen_image: TinyMod
     assert CONTROLLED.control is not None
     with pytest.raises(RequestRefused, match="no ControlNet poses"):
         qwen_image.draw(replace(CONTROLLED, control=replace(CONTROLLED.control, controlnet="poses")))
+
+
+def test_a_controlnet_that_is_not_there_fails_its_jobs_alone(qwen_image: TinyModel) -> None:
+    assert CONTROLLED.control is not None
+    with pytest.raises(UnexpectedFailure, match=r"ControlNet gone cannot be used: There is no checkpoint folder"):
+        qwen_image.draw(replace(CONTROLLED, control=replace(CONTROLLED.control, controlnet="gone")))
+    assert qwen_image.draw(CONTROLLED).image.size == (SIDE, SIDE)
 
 
 def test_tasks_of_one_model_leave_no_trace_on_each_other(qwen_image: TinyModel) -> None:

@@ -210,9 +210,13 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
 
 
 def few_of(values: dict[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Give a few of the settings; JSON's null says that one is left out."""
     names = st.lists(st.sampled_from(list(values)), max_size=most, unique=True)
-    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: values[name] | st.none() for name in chosen}))
+    return names.flatmap(lambda chosen: st.fixed_dictionaries({name: values[name] for name in chosen}))
+
+
+def or_null(values: dict[str, st.SearchStrategy[Any]]) -> dict[str, st.SearchStrategy[Any]]:
+    """Let JSON's null say, of any of the settings, that it is left out."""
+    return {name: value | st.none() for name, value in values.items()}
 
 
 def with_a_prompt(documents: st.SearchStrategy[dict[str, Any]]) -> st.SearchStrategy[dict[str, Any]]:
@@ -224,12 +228,12 @@ def lists_of(values: dict[str, st.SearchStrategy[Any]]) -> dict[str, st.SearchSt
 
 
 MATRICES = st.tuples(
-    few_of({**lists_of(VALUES), "output.format": st.just(["png", "webp"])}, 2),
+    few_of({**lists_of(or_null(VALUES)), "output.format": st.just(["png", "webp"])}, 2),
     st.sampled_from([{}, {"combine": "zip"}, {"combine": "both"}, {"output": {"format": ["png"]}}]),
 ).map(lambda parts: {**parts[0], **parts[1]})
 MANY: dict[str, st.SearchStrategy[Any]] = {
-    "defaults": few_of(VALUES, 3),
-    "jobs": st.lists(with_a_prompt(few_of(VALUES, 3)), max_size=2),
+    "defaults": few_of(or_null(VALUES), 3),
+    "jobs": st.lists(with_a_prompt(few_of(or_null(VALUES), 3)), max_size=2),
     "matrix": MATRICES,
     "prompts": st.lists(PROMPTS, max_size=2),
     "prompts_from": st.sampled_from(["list.csv", "list.txt", "list.doc"]),
@@ -239,9 +243,9 @@ MANY: dict[str, st.SearchStrategy[Any]] = {
     # Not "skip": the schema finds fault with jobs that are left out, as it should.
     "on_invalid": st.sampled_from(["refuse", "ignore"]),
 }
-DOCUMENTS = with_a_prompt(few_of(VALUES, 6)) | st.tuples(with_a_prompt(few_of(VALUES, 4)), few_of(MANY, 3)).map(
-    lambda parts: {**parts[0], **parts[1]}
-)
+DOCUMENTS = with_a_prompt(few_of(or_null(VALUES), 6)) | st.tuples(
+    with_a_prompt(few_of(or_null(VALUES), 4)), few_of(or_null(MANY), 3)
+).map(lambda parts: {**parts[0], **parts[1]})
 LISTS = {"list.txt": b"a\nb\n", "list.csv": b"prompt,aspect_ratio\na,1:1\nb,\n"}
 PATIENTLY = settings(deadline=None, max_examples=300, suppress_health_check=[HealthCheck.too_slow])
 """The machine may be busy with other things."""

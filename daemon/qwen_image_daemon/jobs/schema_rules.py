@@ -30,6 +30,9 @@ TELLING: Final = tuple(
 )
 """What tells the task where it is left out, the first that applies; jobs/inference.py knows which task."""
 
+SIZES: Final = ("aspect_ratio", "width", "height", "size")
+"""Settings that each ask for a size."""
+
 
 def when(condition: Schema, then: Schema, otherwise: Schema | None = None) -> Schema:
     """Give a schema that holds `then` against a document which fulfils the condition."""
@@ -166,11 +169,20 @@ _NO_UNIPC: Final[Schema] = {
     **UNOFFERED,
 }
 _MASK_TO_GIVE_UP: Final = when(has("preserve_unmasked", value=False), given("mask"))
+_MASKED_EDIT: Final = when(
+    given("mask"),
+    {
+        "properties": {
+            **without("An edit with a mask has the picture's own shape.", *SIZES)["properties"],
+            "images": {"maxItems": 1, "errorMessage": "With several pictures there can be no mask.", **UNOFFERED},
+        }
+    },
+)
 _PICTURE_TO_EDIT: Final = when({"not": given("images")}, given("image"))
 _OF_PICTURES: Final = (_PICTURE_TO_EDIT,)
 _FURTHER: Final[Mapping[frozenset[Task], tuple[Schema, ...]]] = MappingProxyType(
     {
-        frozenset({"edit"}): (_PICTURE_TO_EDIT, _MASK_TO_GIVE_UP),
+        frozenset({"edit"}): (_PICTURE_TO_EDIT, _MASK_TO_GIVE_UP, _MASKED_EDIT),
         # What a mask alone may mean.
         frozenset({"inpaint", "edit"}): (_PICTURE_TO_EDIT,),
         frozenset({"controlnet"}): (_MASK_TO_GIVE_UP,),
@@ -222,7 +234,7 @@ VALUES: Final = (
     },
     when(given("width"), given("height")),
     when(given("height"), given("width")),
-    when(has("fit", "scale"), without('It excludes fit = "scale".', "size", "aspect_ratio", "width", "height")),
+    when(has("fit", "scale"), without('It excludes fit = "scale".', *SIZES)),
     when(
         {"not": has("strict", value=False), **has("true_cfg_scale", 1)},
         {

@@ -4,7 +4,6 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Self
 
 import structlog
@@ -16,6 +15,7 @@ from qwen_image_daemon.render.arranging import ArrangedModel
 from qwen_image_daemon.render.component_sizes import sizes_of, sizes_of_folder
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
+from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
 from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint, WorkedBefore
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
@@ -56,15 +56,20 @@ class DiffusersRenderer:
         model: ModelSettings,
         settings: RenderSettings,
         accessories: Accessories,
-        state: Path | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
-        """`state` is a folder in which it keeps what must outlast the process."""
+        """`lasting` has what the model before this one left behind, and takes what this one leaves."""
         self._model = model
         self._settings = settings
         self._accessories = accessories
+        lasting = lasting or Lasting()
+        self._handed_over = lasting.handed_over
         self._family = FAMILIES[model.family]
-        self._worked = WorkedBefore(state and state / PLANS_THAT_WORKED, settings.placement_retry_seconds)
+        notes = lasting.state and lasting.state / PLANS_THAT_WORKED
+        self._worked = WorkedBefore(notes, settings.placement_retry_seconds)
         self._loaded: tuple[ArrangedModel, ModelInfo] | None = None
+        self._parts: dict[str, Part] = {}
+        """What the next model may have in common with this one, by component."""
         self._heap = Heap()
         self._used = False
         """Whether anything was drawn since the last clean-up."""
@@ -91,6 +96,7 @@ class DiffusersRenderer:
             load_seconds=time.perf_counter() - started,
         )
         self._loaded = loaded, info
+        self._parts = parts_of(self._model, precision)
         gc.collect()
         self._heap.trim()
         # What is here now stays: later collections need not walk through it again (350 ms each).
@@ -98,10 +104,13 @@ class DiffusersRenderer:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        """Let go of the model and of the memory it held."""
+        """Let go of the model and of the memory it held, but for what the next one may have in common with it."""
         loaded, _ = self._entered
         device = loaded.device
-        loaded.warm.forget()
+        # What is handed over is whole and in host memory, however this model was arranged.
+        loaded.warm.forget_arrangement()
+        if self._handed_over is not None:
+            self._handed_over.leave({part: loaded.warm.component(name) for name, part in self._parts.items()})
         self._loaded = None
         del loaded
         gc.unfreeze()
@@ -167,11 +176,13 @@ class DiffusersRenderer:
 
     def _opened(self, device: torch.device, precision: Precision) -> ArrangedModel:
         """Load in one precision and look at a trial picture. Raises RenderErrors."""
-        memory = free_memory(device)
 
         def opened() -> ArrangedModel:
             trust = self._settings.trust_remote_code
-            pipeline = load_pipeline(self._model, precision, trust_remote_code=trust)
+            at_hand = self._claimed(device, precision)
+            # Once the model before it is gone, and before anything of this one is there.
+            memory = free_memory(device)
+            pipeline = load_pipeline(self._model, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             ladder = self._ladder(pipeline, precision, memory)
             return ArrangedModel(self._warm(pipeline, precision), ladder, device, self._heap)
@@ -179,6 +190,16 @@ class DiffusersRenderer:
         loaded = translated(opened, self._loading_failure)
         loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
         return loaded
+
+    def _claimed(self, device: torch.device, precision: Precision) -> dict[str, Any]:
+        """Give the components that the model before this one left, and free the others."""
+        if self._handed_over is None:
+            return {}
+        found = self._handed_over.claim(parts_of(self._model, precision))
+        if found:
+            log.info("parts.handed_over", parts=sorted(found))
+        give_back(device)
+        return found
 
     def _ladder(self, pipeline: Any, precision: Precision, memory: Memory) -> Ladder:
         parts = (pipeline.transformer, pipeline.text_encoder, pipeline.vae)
@@ -196,7 +217,14 @@ class DiffusersRenderer:
                 raise RequestRefused(
                     f"There is no ControlNet {name} in the settings.", "Name one of those there are."
                 )
-            return load_controlnet(settings, precision)
+            try:
+                return translated(
+                    lambda: load_controlnet(settings, precision),
+                    lambda fault: loading_failure(fault, settings.source),
+                )
+            except ModelUnavailable as error:
+                # The model itself is there: only the jobs with this ControlNet fail.
+                raise UnexpectedFailure(f"The ControlNet {name} cannot be used: {error}", error.fix) from None
 
         return WarmPipeline(
             TaskPipelines(pipeline, self._model.family, controlnet),

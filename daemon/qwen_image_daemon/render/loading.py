@@ -1,5 +1,6 @@
 """From a checkpoint to a pipeline in host memory. Knows which pipelines this program can draw with."""
 
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,22 +48,27 @@ def pipeline_class(model: ModelSettings) -> str:
     return str(found)
 
 
-def load_pipeline(model: ModelSettings, precision: Precision, *, trust_remote_code: bool) -> Any:
+def load_pipeline(
+    model: ModelSettings, precision: Precision, at_hand: Mapping[str, Any], *, trust_remote_code: bool
+) -> Any:
     """Load the checkpoint in the precision. Its files are mapped, not read, as far as they are in it already.
 
-    Raises ModelUnavailable, and whatever the libraries raise.
+    `at_hand` are components that need not be loaded. Raises ModelUnavailable, and whatever the libraries raise.
     """
     _be_quiet()
+    components = dict(at_hand)
+    if "text_encoder" not in components:
+        components["text_encoder"] = _text_encoder(model, precision)
     pipeline = DiffusionPipeline.from_pretrained(
         _place(model),
-        text_encoder=_text_encoder(model, precision),
+        **components,
         revision=model.revision,
         dtype=DTYPES[precision],
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
-    if "layered" not in MODELS[model.family].pipelines:
-        # The text encoder's head writes words, which only the layered model needs; its embeddings are the same.
+    if not MODELS[model.family].needs_head:
+        # It takes memory, and the embeddings are the same without it.
         pipeline.text_encoder.lm_head = nn.Identity()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

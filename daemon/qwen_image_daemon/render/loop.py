@@ -11,6 +11,7 @@ from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl, Renewed
 from qwen_image_daemon.render.drawing import JobDrawing
 from qwen_image_daemon.render.endings import Endings
+from qwen_image_daemon.render.grouping import Grouping, Setup
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.recovery import give_up_killers
 from qwen_image_daemon.render.renderer import (
@@ -70,6 +71,9 @@ class _RenderLoop:
         self._endings = Endings(spool, self._controls)
         self._waiting = WaitingJobs(spool, _READING_SECONDS)
         self._retries = Retries(settings.retry_pause_seconds)
+        self._grouping = Grouping(settings.group_seconds)
+        self._last_setup: Setup | None = None
+        """What the last job was drawn with, or was to be."""
         self._reporter = Reporter(spool)
         interruptions = Interruptions(settings, control, self._controls, self._drop_cancelled)
         self._drawing = JobDrawing(warm, saver, self._reporter, interruptions)
@@ -134,7 +138,12 @@ class _RenderLoop:
             for job in jobs
             if job.model not in self._missing and not job.is_for_later(now) and self._retries.is_due(job.id)
         )
-        return next(ready, None)
+        return self._grouping.choose(ready, self._at_hand())
+
+    def _at_hand(self) -> Setup | None:
+        """Say for which jobs nothing need be loaded."""
+        last = self._last_setup
+        return last if last is not None and last.model == self._warm.name else None
 
     def _wait(self, causes: tuple[PauseCause, ...], jobs: Sequence[WaitingJob], *, upstream_ended: bool) -> None:
         """Nothing can be drawn at present: say why, and look again in a while."""
@@ -203,6 +212,8 @@ class _RenderLoop:
             # Should it take the process down again, no other job may be blamed for it.
             self._saver.wait()
         self._waiting.forget(job.id)
+        self._reporter.order_note = self._grouping.note(job, self._at_hand())
+        self._last_setup = Setup.of(job)
         try:
             entry = self._spool.take(Entry(self._spool.queue / job.id))
         except FileNotFoundError:

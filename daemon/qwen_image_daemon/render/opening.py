@@ -1,10 +1,10 @@
 """Choosing the renderer that the settings ask for. Importing this module imports no torch."""
 
 import os
-from pathlib import Path
 
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.dry_run import DryRunRenderer
+from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.renderer import Renderer
 from qwen_image_daemon.settings import ModelSettings, RenderSettings
 
@@ -13,13 +13,13 @@ def open_renderer(
     model: ModelSettings,
     settings: RenderSettings,
     accessories: Accessories,
-    state: Path | None = None,
+    lasting: Lasting | None = None,
     *,
     dry_run: bool,
 ) -> Renderer:
     """Give a renderer for the model, not yet entered: nothing is loaded but libraries.
 
-    `state` is a folder in which it keeps what must outlast the process.
+    `lasting` holds what outlasts it, for the next model and the next process.
 
     Unless the settings trust remote code, diffusers' own switch against it is set for the whole process.
     """
@@ -36,4 +36,4 @@ def open_renderer(
         DiffusersRenderer,
     )
 
-    return DiffusersRenderer(model, settings, accessories, state)
+    return DiffusersRenderer(model, settings, accessories, lasting)

@@ -186,7 +186,7 @@ class WeightPlacement:
         ]
         for part in parts:
             for tensor in part.tensors:
-                self._rests[tensor] = devices.onto(self.device, tensor.data.to(torch.float8_e4m3fn))
+                tensor.data = self._rests[tensor] = devices.onto(self.device, tensor.data.to(torch.float8_e4m3fn))
         precision = self._transformer.dtype
         self._streams.append(Streamed(parts, lambda resting: resting.to(precision)))
 

@@ -16,9 +16,13 @@ class Reporter:
         self._path = spool.state / RENDER_REPORT
         self._last = 0.0
         self.report = RenderReport(activity="starting")
+        self.order_note: str | None = None
+        """Why the job that is drawn goes before another."""
 
     def say(self, report: RenderReport) -> None:
-        """Write a report now."""
+        """Write a report now. While a job is drawn it says why it is that one, where it is not the oldest."""
+        if report.activity in {"loading", "rendering"} and report.note is None:
+            report = report.model_copy(update={"note": self.order_note})
         self.report = report
         self._last = time.monotonic()
         replace_content(self._path, report.to_bytes())

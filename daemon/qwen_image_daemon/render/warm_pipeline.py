@@ -128,6 +128,10 @@ class WarmPipeline:
         """The arrangement that the model is in, None while it is in host memory only; and how many blocks stay."""
         return self._pipelines.placement.plan, self._pipelines.placement.staying
 
+    def component(self, name: str) -> Any:
+        """Give one of the model's parts."""
+        return self._pipelines.loaded.components[name]
+
     def forget_sizes(self) -> None:
         """Drop what grows with every size that is drawn. The last few prompts stay: they are few, and small."""
         forget_positions(self._pipelines.loaded.transformer)

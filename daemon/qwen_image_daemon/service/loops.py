@@ -10,6 +10,7 @@ from qwen_image_daemon.inbox.loop import take_in
 from qwen_image_daemon.loop_control import LoopControl
 from qwen_image_daemon.outbox.loop import Outlet, give_out
 from qwen_image_daemon.render.accessories import Accessories
+from qwen_image_daemon.render.handed_over import HandedOver, Lasting
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.render.renderer import Renderer
@@ -47,9 +48,10 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
 
 
 def _opener(settings: Settings, options: Options, state: Path) -> Callable[[str], Renderer]:
-    accessories = Accessories.of(settings)
+    accessories, lasting = Accessories.of(settings), Lasting(state, HandedOver())
 
     def open_model(name: str) -> Renderer:
-        return open_renderer(settings.models[name], settings.render, accessories, state, dry_run=options.dry_run)
+        model = settings.models[name]
+        return open_renderer(model, settings.render, accessories, lasting, dry_run=options.dry_run)
 
     return open_model

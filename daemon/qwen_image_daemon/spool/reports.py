@@ -48,7 +48,7 @@ class RenderReport(Record):
     model: ModelInfo | None = None
     memory: MemoryInfo | None = None
     note: str | None = None
-    """What a person should know although nothing is wrong: who paused the daemon."""
+    """What a person should know although nothing is wrong: who paused the daemon, why a job goes before others."""
     trouble: str | None = None
     """Why nothing can be rendered at present."""
 

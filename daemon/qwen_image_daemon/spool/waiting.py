@@ -36,6 +36,8 @@ class WaitingJob:
     """When its first attempt began; None where none did."""
     batch: str | None = None
     """The batch that it is one job of."""
+    loras: tuple[str, ...] = ()
+    """Their names, in order."""
     not_before: datetime | None = None
     """Its author wants it to be begun no sooner. It keeps its place, and others go first until then."""
 
@@ -61,6 +63,7 @@ class WaitingJob:
             started_at=entry.first_attempt_at() if was_begun else None,
             not_before=record.not_before,
             batch=record.group,
+            loras=tuple(lora.name for lora in parameters.loras),
         )
 
 
