@@ -87,7 +87,7 @@ def test_what_the_next_model_has_no_use_for_is_let_go_before_it_is_loaded(
         assert TinyModel(second).draw(PLAIN).image.size == (64, 64)
 
 
-@pytest.mark.parametrize("plan", ["resident", "encoder-streamed-table", "float8-table"])
+@pytest.mark.parametrize("plan", ["resident", "encoder-streamed-table"])
 def test_what_is_handed_over_is_whole_and_off_the_device_however_the_model_was_arranged(
     plan: PlanName, tiny_checkpoint: Path, sibling: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

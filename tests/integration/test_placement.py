@@ -1,6 +1,6 @@
 """Every arrangement draws the same picture, and every one is whole again after whatever failed in it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.accessories import Accessories
-from qwen_image_daemon.render.diffusers_renderer import PLANS_THAT_WORKED, DiffusersRenderer
+from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.renderer import (
@@ -42,6 +42,11 @@ GUIDED = RenderRequest(
 )
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
 ALL: list[PlanName] = [plan.name for plan in PLANS]
+
+
+def some(plans: Sequence[PlanName], *often: PlanName) -> list[Any]:
+    """Try these often, and the others, whose mechanisms are the same, with `make slow`."""
+    return [pytest.param(plan, marks=() if plan in often else pytest.mark.slow) for plan in plans]
 
 
 @pytest.fixture
@@ -115,7 +120,7 @@ def peaks_of(checkpoint: Path, card: Card, plans: list[PlanName]) -> dict[PlanNa
     return peaks
 
 
-@pytest.mark.parametrize("plan", EXACT)
+@pytest.mark.parametrize("plan", some(EXACT, "encoder-streamed-table", "leaves"))
 def test_an_exact_arrangement_draws_the_same_bytes_picture_after_picture(
     plan: PlanName, tiny_checkpoint: Path, expected: bytes, card: Card
 ) -> None:
@@ -130,7 +135,7 @@ def test_an_exact_arrangement_draws_the_same_bytes_picture_after_picture(
     assert card.used == 0
 
 
-@pytest.mark.parametrize("plan", ["float8", "float8-table"])
+@pytest.mark.parametrize("plan", some(["float8", "float8-table"], "float8-table"))
 def test_weights_in_fewer_bits_give_a_like_picture_and_are_called_lossy(
     plan: PlanName, tiny_checkpoint: Path, expected: bytes, card: Card
 ) -> None:
@@ -148,7 +153,7 @@ FAULTS = {"text_encoder": 1, "transformer, first": 1, "transformer, middle": 2, 
 """Where it fails, and in which call: guided, each of two steps calls the transformer twice."""
 
 
-@pytest.mark.parametrize("plan", ALL)
+@pytest.mark.parametrize("plan", some(ALL, "by-turns-table", "float8-table", "blocks-table"))
 def test_after_a_fault_anywhere_the_next_picture_is_that_of_a_fresh_model(
     plan: PlanName, tiny_checkpoint: Path, expected: bytes, card: Card
 ) -> None:
@@ -199,10 +204,17 @@ class Fault:
 # --- the ladder -----------------------------------------------------------------------------------------------
 
 
-def test_with_the_memory_of_each_rung_that_rung_is_reached_and_the_picture_is_the_same(
-    tiny_checkpoint: Path, expected: bytes, card: Card
+@pytest.mark.parametrize(
+    "rungs",
+    [
+        ["by-turns"],
+        pytest.param(["resident", "resident-table", "encoder-streamed-table", "by-turns"], marks=pytest.mark.slow),
+    ],
+    ids=["the last one", "all"],
+)
+def test_with_the_memory_of_a_rung_that_rung_is_reached_and_the_picture_is_the_same(
+    rungs: list[PlanName], tiny_checkpoint: Path, expected: bytes, card: Card
 ) -> None:
-    rungs: list[PlanName] = ["resident", "resident-table", "encoder-streamed-table", "by-turns"]
     peaks = peaks_of(tiny_checkpoint, card, rungs)
     assert sorted(peaks, key=lambda plan: -peaks[plan]) == rungs
 
@@ -277,6 +289,7 @@ def test_what_worked_is_remembered_for_such_pictures_only_and_over_a_restart(
         assert plan_of(rendered(renderer, replace(GUIDED, width=96))) == "resident"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("card")
 def test_after_a_while_the_better_arrangement_is_tried_again(tiny_checkpoint: Path, tmp_path: Path) -> None:
     with opened(tiny_checkpoint, state=tmp_path, placement_retry_seconds=1e-6) as renderer:
@@ -286,18 +299,10 @@ def test_after_a_while_the_better_arrangement_is_tried_again(tiny_checkpoint: Pa
         assert plan_of(rendered(renderer)) == "resident"
 
 
-@pytest.mark.usefixtures("card")
-def test_a_file_of_notes_that_is_broken_is_no_obstacle(tiny_checkpoint: Path, tmp_path: Path) -> None:
-    (tmp_path / PLANS_THAT_WORKED).write_text("[1", encoding="utf-8")
-
-    with opened(tiny_checkpoint, state=tmp_path) as renderer:
-        assert plan_of(rendered(renderer)) == "resident"
-
-
 # --- everything in its place ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("plan", ["resident", "by-turns", "blocks-table"])
+@pytest.mark.parametrize("plan", some(["resident", "by-turns", "blocks-table"], "blocks-table"))
 @pytest.mark.usefixtures("card")
 def test_a_weight_that_went_astray_is_put_back_before_the_next_picture(
     plan: PlanName, tiny_checkpoint: Path, expected: bytes
@@ -371,7 +376,10 @@ def arranged_and_drawn(model: TinyModel, plan: PlanName, request: RenderRequest,
 
 
 @pytest.mark.usefixtures("card", "_small_references")
-@pytest.mark.parametrize("family", REQUESTS)
+@pytest.mark.parametrize(
+    "family",
+    ["qwen-image", pytest.param("qwen-image-edit-plus", marks=pytest.mark.slow), "qwen-image-2.1"],
+)
 def test_every_family_draws_the_same_in_every_kind_of_arrangement(
     family: FamilyName, tiny_family: Callable[[str], Path]
 ) -> None:
@@ -393,8 +401,13 @@ def test_blocks_that_stay_between_streamed_ones_change_nothing(tiny_checkpoint: 
 
 
 @pytest.mark.usefixtures("card")
+@pytest.mark.parametrize(
+    "plans",
+    [["resident", "resident-table", "float8-table", "blocks"], pytest.param(ALL, marks=pytest.mark.slow)],
+    ids=["each mechanism", "all"],
+)
 def test_loras_count_in_every_arrangement_and_leave_no_trace(
-    tiny_family: Callable[[str], Path], tmp_path: Path
+    plans: list[PlanName], tiny_family: Callable[[str], Path], tmp_path: Path
 ) -> None:
     random = torch.Generator().manual_seed(3)
     weights: dict[str, torch.Tensor] = {}
@@ -408,7 +421,7 @@ def test_loras_count_in_every_arrangement_and_leave_no_trace(
     with_lora = replace(GUIDED, loras=(LoraUse(name="strong", weight=0.5),))
 
     with loaded("qwen-image", tiny_family("qwen-image"), loras=LoraFolder(tmp_path, {})) as model:
-        for plan in ALL:
+        for plan in plans:
             bare = arranged_and_drawn(model, plan, GUIDED)
             changed, after = model_drawn(model, with_lora), model_drawn(model, GUIDED)
             assert bare == after != changed, plan

@@ -1,11 +1,14 @@
 """Which arrangement is chosen for which machine."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes
+from qwen_image_daemon.render.ladder import WorkedBefore
 from qwen_image_daemon.render.memory import (
     GIB,
     PLAN_OF,
@@ -188,3 +191,24 @@ def test_a_larger_picture_never_claims_less(work: Work, smaller: Work) -> None:
 def test_every_model_that_is_fetched_from_the_hub_has_known_sizes() -> None:
     assert set(KNOWN_SIZES) == set(FAMILIES) - {"demo"}
     assert KNOWN_SIZES["qwen-image-2.1"].total * 2 / GIB == pytest.approx(13.25 + 15.17 + 0.63, abs=0.01)
+
+
+def test_what_worked_is_kept_in_mind_for_a_while_and_over_a_restart(tmp_path: Path) -> None:
+    now = [1_000.0]
+    file = tmp_path / "notes.json"
+    WorkedBefore(file, 60, lambda: now[0]).note("large", PLAN_OF["by-turns"])
+    again = WorkedBefore(file, 60, lambda: now[0])
+    assert again.plan("large") is PLAN_OF["by-turns"]
+    assert again.plan("small") is None
+    now[0] += 60
+    assert again.plan("large") is None
+
+
+@pytest.mark.parametrize("text", ["[1", "[1]", '{"large": 3}', '{"large": ["by-turns", "noon"]}'])
+def test_a_file_of_notes_that_is_broken_is_no_obstacle(text: str, tmp_path: Path) -> None:
+    file = tmp_path / "notes.json"
+    file.write_text(text, encoding="utf-8")
+    notes = WorkedBefore(file, 60)
+    assert notes.plan("large") is None
+    notes.note("large", PLAN_OF["by-turns"])
+    assert WorkedBefore(file, 60).plan("large") is PLAN_OF["by-turns"]
