@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 WEB := tests/web
 WEB_INSTALLED := $(WEB)/node_modules/.installed
 
-.PHONY: demo test check format types contracts tests fuzz torture bench config install clean
+.PHONY: demo test check format types contracts tests slow fuzz torture bench config install clean
 
 install: $(INSTALLED) $(WEB_INSTALLED)
 
@@ -39,7 +39,11 @@ check: install
 
 # Two workers for two cores; the tests of one file stay together, so that a model is loaded once.
 tests: install
-	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu and not benchmark and not fuzz"
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m "not gpu and not benchmark and not fuzz and not slow"
+
+# The model in every arrangement in memory, with every fault; a selection of these is part of the ordinary suite.
+slow: install
+	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
 
 # Ten thousand job files that nobody would write, read directly and dropped into a running daemon. -s: the figures.
 fuzz: install

@@ -884,6 +884,28 @@ export interface ImageResult {
    * The prompt that the model found itself, where a layered job left it to it.
    */
   caption: string | null;
+  /**
+   * Where the model's weights were while it was drawn, and whether that changed it.
+   */
+  arrangement: Arrangement | null;
+}
+/**
+ * Where the model's weights were while a picture was drawn, and what that means for it.
+ */
+export interface Arrangement {
+  /**
+   * Name of the arrangement; `qwen-image-daemon plan` explains them.
+   */
+  plan: string;
+  /**
+   * exact: the picture of an unlimited card, to the bit. float-drift: computed on another device than asked for,
+   * whose rounding differs. lossy: with weights in fewer bits.
+   */
+  exactness: "exact" | "float-drift" | "lossy";
+  /**
+   * What was done because memory ran out, one after the other.
+   */
+  steps_down: string[];
 }
 /**
  * Seconds of wall time. Those of the stages are sums over all pictures of the job.

@@ -6,7 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
+from torch.multiprocessing.reductions import StorageWeakRef
 
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.lora_folder import LoraFolder
@@ -42,6 +44,29 @@ def half_mask(size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
     return mask
 
 
+class Card:
+    """A card's memory: it counts what was brought onto it and is still there, and refuses beyond its budget."""
+
+    def __init__(self) -> None:
+        self.budget: float = float("inf")
+        self.peak = 0
+        self._held: list[tuple[StorageWeakRef, int]] = []
+
+    @property
+    def used(self) -> int:
+        self._held = [(storage, size) for storage, size in self._held if not storage.expired()]
+        return sum(size for _, size in self._held)
+
+    def onto(self, _: torch.device, resting: torch.Tensor) -> torch.Tensor:
+        size = resting.nbytes
+        if self.used + size > self.budget:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes.")
+        copy = resting.clone()
+        self._held.append((StorageWeakRef(copy.untyped_storage()), size))
+        self.peak = max(self.peak, self.used)
+        return copy
+
+
 @dataclass(frozen=True)
 class TinyModel:
     """A loaded tiny checkpoint."""
@@ -52,8 +77,8 @@ class TinyModel:
     @property
     def pipeline(self) -> Any:
         """Reach behind the seam: the pipeline that was loaded."""
-        warm, _, _ = self.renderer._entered
-        return warm._pipelines.loaded
+        loaded, _ = self.renderer._entered
+        return loaded.warm._pipelines.loaded
 
     def draw(self, request: RenderRequest) -> Rendering:
         """Draw one picture."""

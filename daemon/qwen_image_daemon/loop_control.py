@@ -64,3 +64,7 @@ class LoopControl:
 
 class GaveUp(Exception):
     """A draining loop cannot go on without somebody's help. `str()` says why. What was dropped is still there."""
+
+
+class Renewed(Exception):
+    """A loop asks to be started anew, in a fresh process. Nothing is wrong; `str()` says what for."""

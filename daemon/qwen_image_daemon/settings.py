@@ -25,6 +25,23 @@ from qwen_image_daemon.jobs.styles import MAX_STYLE_NAME_CHARACTERS, STYLES, Sty
 from qwen_image_daemon.lora_folder import SUFFIX, LoraFolder, NamedLora
 
 Precision = Literal["bfloat16", "float16", "float32"]
+Quality = Literal["lossless", "allow-quantized"]
+PlanName = Literal[
+    "resident",
+    "resident-table",
+    "encoder-streamed",
+    "encoder-streamed-table",
+    "by-turns",
+    "by-turns-table",
+    "float8",
+    "float8-table",
+    "blocks-table",
+    "blocks",
+    "leaves",
+    "cpu",
+]
+"""Arrangements of a model in memory, best first. `render/memory.py` says what they are."""
+Placement = Literal["auto", PlanName]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -191,6 +208,16 @@ class RenderSettings(Section):
     precisions: Annotated[tuple[Precision, ...], Field(min_length=1)] = ("bfloat16", "float32")
     """Tried in this order: one that the hardware lacks, that fails to load or gives no picture is passed over,
     and every result says so. float16 is left out: the 1.x transformer overflows in it."""
+    quality: Quality = "lossless"
+    """lossless: only arrangements that draw the picture of an unlimited card. allow-quantized: weights may be kept
+    in fewer bits where they do not fit otherwise; every result says so."""
+    placement: Placement = "auto"
+    """Where the weights are while they are not at work: an arrangement that `qwen-image-daemon plan` lists. auto
+    takes the best one that fits. Where memory runs out, the next one is tried, and the result says so."""
+    placement_retry_seconds: Positive = 21_600.0
+    """After memory ran out, pictures of that kind begin with the arrangement that worked, for so long."""
+    cpu_fallback: bool = False
+    """Where no arrangement fits the device, draw on the CPU: hours instead of seconds for a real model."""
     trust_remote_code: bool = False
     """Let a checkpoint bring its own Python code. The Qwen-Image classes need none: leave it off."""
     step_timeout_seconds: Positive = 600.0
@@ -199,6 +226,12 @@ class RenderSettings(Section):
     """A model that takes longer to load is a hang: the render process is replaced."""
     dry_run_step_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """How long each step of a --dry-run takes: to try what stops, pauses and long queues look like."""
+    unload_after_seconds: Positive | None = None
+    """A model that no job needed for so long is let go of, with its process: the card is wholly free. The next job
+    loads it again. Left out: it stays."""
+    renew_growth_bytes: Annotated[int, Field(gt=0)] = 8 * 1024**3
+    """The render process is replaced between two jobs when its own memory is so much larger than after its first
+    job with the same model."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a job is tried before it is given out as failed."""
     retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0

@@ -57,3 +57,18 @@ def test_a_cancelled_job_does_no_harm_to_the_exit_code_of_a_single_run(box: Box)
     Controls(Spool(box.spool)).cancel(entry.id)
     assert box.call("run", "--dry-run", "--once").returncode == 0
     assert box.result("unwanted").status == "cancelled"
+
+
+def test_an_idle_model_is_let_go_of_with_its_process_and_the_next_job_loads_it_again(box: Box) -> None:
+    box._environment["RENDER__UNLOAD_AFTER_SECONDS"] = "0.5"
+    box.drop("first.toml", QUICK)
+    with box.running("--dry-run") as daemon:
+        assert box.result("first").status == "succeeded"
+        eventually(lambda: "render.renewed" in daemon.log.read_text(), "the renewal")
+        box.drop("second.toml", QUICK)
+        assert box.result("second").status == "succeeded"
+        assert daemon.stop() == 0
+        log = daemon.log.read_text()
+    assert log.count("model.loaded") == 2
+    assert "loop.died" not in log
+    assert box.leftovers() == []

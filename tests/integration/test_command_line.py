@@ -130,3 +130,25 @@ def test_an_inbox_that_cannot_be_used_ends_a_single_run_with_one(box: Box) -> No
     done = box.call("run", "--dry-run", "--once")
     assert done.returncode == 1
     assert "loop.gave_up" in done.stdout
+
+
+def test_plan_prints_every_plan_and_why_one_is_taken(box: Box) -> None:
+    done = called(box, "plan", "--vram", "32GB", "--ram", "64GiB")
+    assert done.returncode == 0
+    taken = [line for line in done.stdout.splitlines() if line.startswith("→")]
+    assert [line.split()[1] for line in taken] == ["encoder-streamed-table"]
+    last = done.stdout.splitlines()[-1]
+    assert last.startswith(
+        "encoder-streamed-table is taken: encoder-streamed would need 42.3 GiB of device memory"
+    )
+
+
+def test_plan_ends_with_1_where_nothing_fits(box: Box) -> None:
+    done = called(box, "plan", "--vram", "8", "--ram", "16")
+    assert done.returncode == 1
+    assert "Nothing fits: leaves would need 54.5 GiB of host memory" in done.stdout
+
+
+def test_plan_refuses_amounts_and_sizes_that_are_none(box: Box) -> None:
+    assert "--vram much: no amount of memory." in called(box, "plan", "--vram", "much").stderr
+    assert "--size big: no size." in called(box, "plan", "--size", "big").stderr

@@ -4,6 +4,8 @@ import gc
 import os
 import shutil
 import weakref
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +13,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.handed_over import SHAREABLE, HandedOver
-from qwen_image_daemon.settings import ModelSettings
-from tiny_models import PLAIN, SETTINGS, TinyModel
+from qwen_image_daemon.render.handed_over import SHAREABLE, HandedOver, Lasting
+from qwen_image_daemon.settings import ModelSettings, PlanName
+from tiny_models import PLAIN, SETTINGS, Card, TinyModel, picture
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
 
-def renderer(folder: Path, handed_over: HandedOver | None = None) -> DiffusersRenderer:
-    model = ModelSettings(family="demo", source=str(folder))
-    return DiffusersRenderer(model, SETTINGS, Accessories(), handed_over)
+def renderer(
+    folder: Path,
+    handed_over: HandedOver | None = None,
+    *,
+    family: FamilyName = "demo",
+    placement: PlanName = "auto",
+) -> DiffusersRenderer:
+    model = ModelSettings(family=family, source=str(folder))
+    settings = SETTINGS.model_copy(update={"placement": placement})
+    return DiffusersRenderer(model, settings, Accessories(), Lasting(handed_over=handed_over))
 
 
 @pytest.fixture
@@ -75,3 +85,48 @@ def test_what_the_next_model_has_no_use_for_is_let_go_before_it_is_loaded(
         gc.collect()
         assert all(part() is None for part in kept)
         assert TinyModel(second).draw(PLAIN).image.size == (64, 64)
+
+
+@pytest.mark.parametrize("plan", ["resident", "encoder-streamed-table"])
+def test_what_is_handed_over_is_whole_and_off_the_device_however_the_model_was_arranged(
+    plan: PlanName, tiny_checkpoint: Path, sibling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card()
+    monkeypatch.setattr("qwen_image_daemon.render.devices.onto", card.onto)
+    with renderer(sibling, placement="leaves") as alone:
+        expected = TinyModel(alone).bytes_of(PLAIN)
+    handed_over = HandedOver()
+    with renderer(tiny_checkpoint, handed_over, placement=plan) as first:
+        left = parts(TinyModel(first))
+        TinyModel(first).draw(PLAIN)
+        assert card.used > 0
+    assert card.used == 0
+    modules = [module for part in left.values() for module in part.modules()]
+    hooks = [
+        hook
+        for module in modules
+        for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
+    ]
+    assert not [hook for hook in hooks if hook.__module__.startswith("qwen_image_daemon")]
+    with renderer(sibling, handed_over, placement="leaves") as second:
+        assert parts(TinyModel(second)) == left
+        assert TinyModel(second).bytes_of(PLAIN) == expected
+
+
+def test_a_model_that_describes_pictures_takes_no_text_encoder_whose_head_is_off(
+    tiny_family: Callable[[str], Path], tmp_path: Path
+) -> None:
+    layered = tmp_path / "layered"
+    shutil.copytree(tiny_family("qwen-image-layered"), layered, copy_function=os.link)
+    shutil.rmtree(layered / "text_encoder")
+    plain = tiny_family("qwen-image")
+    shutil.copytree(plain / "text_encoder", layered / "text_encoder", copy_function=os.link)
+    handed_over = HandedOver()
+    with renderer(plain, handed_over, family="qwen-image") as first:
+        left = parts(TinyModel(first))
+    with renderer(layered, handed_over, family="qwen-image-layered") as second:
+        model = TinyModel(second)
+        assert model.pipeline.text_encoder is not left["text_encoder"]
+        source = picture(size=(80, 80)).convert("RGBA")
+        request = replace(PLAIN, task="layered", prompt="", source=source, layers=1, resolution=640)
+        assert model.draw(replace(request, width=640, height=640)).caption

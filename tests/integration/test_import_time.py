@@ -32,7 +32,7 @@ def loaded(*arguments: str) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "command", ["help", "check", "complaint", "status", "list", "pause", "resume", "cancel", "retry"]
+    "command", ["help", "check", "complaint", "plan", "status", "list", "pause", "resume", "cancel", "retry"]
 )
 def test_commands_that_only_look_load_no_model_library(tmp_path: Path, command: str) -> None:
     (tmp_path / "job.toml").write_text('prompt = "x"')
@@ -42,6 +42,7 @@ def test_commands_that_only_look_load_no_model_library(tmp_path: Path, command: 
         "help": ["--help"],
         "check": ["check", str(tmp_path / "job.toml")],
         "complaint": ["check", str(tmp_path / "bad.toml")],
+        "plan": ["plan", "--vram", "16GB"],
     }.get(command)
     if arguments is None:
         job = ["some-id"] if command in {"cancel", "retry"} else []

@@ -93,8 +93,8 @@ def tiny(tiny_checkpoint: Path) -> Iterator[Renderer]:
 def pipeline_of(renderer: Renderer) -> Any:
     """Reach behind the seam: hooks on the modules are how these tests see and disturb a model."""
     assert isinstance(renderer, DiffusersRenderer)
-    warm, _, _ = renderer._entered
-    return warm._pipelines.loaded
+    loaded, _ = renderer._entered
+    return loaded.warm._pipelines.loaded
 
 
 def module_of(renderer: Renderer, path: str) -> torch.nn.Module:

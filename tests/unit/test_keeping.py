@@ -272,3 +272,22 @@ def test_a_run_that_is_to_end_by_itself_gives_up_a_share_that_hangs(ward: Ward) 
     render = hung(ward, "render")
     render.abandon_hung()
     assert not render.over
+
+
+def test_a_loop_that_wants_to_be_renewed_is_started_at_once_and_mourned_by_nobody(ward: Ward) -> None:
+    loop = ward.kept()
+    for _ in range(2 * MOST_DEATHS):
+        ward.last.condition = "renewed"
+        assert loop.keep(0, stopping=False) is None
+        assert loop.healthy
+    assert len(ward.started) == 2 * MOST_DEATHS + 1
+    assert ward.notices == []
+    assert loop.trouble is None
+
+
+def test_a_loop_that_wants_to_be_renewed_while_all_stops_has_ended(ward: Ward) -> None:
+    loop = ward.kept()
+    ward.last.condition = "renewed"
+    assert loop.keep(0, stopping=True) is None
+    assert loop.over
+    assert len(ward.started) == 1

@@ -2,22 +2,36 @@
 
 import weakref
 
+import httpx2
 import pytest
 import torch
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+from PIL import Image, UnidentifiedImageError
 from safetensors import SafetensorError
 
+from qwen_image_daemon.render.error_table import RULES
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     DeviceLost,
+    Misplaced,
     ModelUnavailable,
     OutOfMemory,
     RenderError,
     RenderStopped,
+    RequestRefused,
     UnexpectedFailure,
 )
-from qwen_image_daemon.render.translation import RULES, loading_failure, rendering_failure, translated
+from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
 
 SOURCE = "/models/qwen-image"
+ANSWER = httpx2.Response(404, request=httpx2.Request("GET", "https://hub.example/api"))
 
 KNOWN: list[tuple[Exception, type[RenderError]]] = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), OutOfMemory),
@@ -31,6 +45,23 @@ KNOWN: list[tuple[Exception, type[RenderError]]] = [
     (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"), DeviceLost),
     (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLost),
     (AssertionError("Torch not compiled with CUDA enabled"), ModelUnavailable),
+    (RuntimeError("Expected all tensors to be on the same device, but found at least two devices"), Misplaced),
+    (RuntimeError("Tensor on device meta is not on the expected device cuda:0!"), Misplaced),
+    (torch.AcceleratorError("CUDA error: no kernel image is available for execution"), ModelUnavailable),
+    (RuntimeError("No CUDA GPUs are available"), ModelUnavailable),
+    (RuntimeError("CUDA error: uncorrectable ECC error encountered"), DeviceLost),
+    (torch.AcceleratorError("CUDA error: device-side assert triggered"), DeviceLost),
+    (GatedRepoError("403: you must be authenticated", response=ANSWER), ModelUnavailable),
+    (RevisionNotFoundError("404: no revision v9", response=ANSWER), ModelUnavailable),
+    (RepositoryNotFoundError("404: no such repository", response=ANSWER), ModelUnavailable),
+    (OfflineModeIsEnabled("Cannot reach the hub: offline mode is enabled"), ModelUnavailable),
+    (LocalEntryNotFoundError("Cannot find the requested files in the local cache"), ModelUnavailable),
+    (HfHubHTTPError("500: internal error", response=ANSWER), ModelUnavailable),
+    (ConnectionResetError(104, "Connection reset by peer"), ModelUnavailable),
+    (OSError(28, "No space left on device"), ModelUnavailable),
+    (SafetensorError("Error while deserializing header: HeaderTooLarge"), ModelUnavailable),
+    (UnidentifiedImageError("cannot identify image file"), RequestRefused),
+    (Image.DecompressionBombError("exceeds limit of 178956970 pixels"), RequestRefused),
 ]
 
 ONLY_AT_LOADING: list[Exception] = [
@@ -38,7 +69,6 @@ ONLY_AT_LOADING: list[Exception] = [
     ValueError("Trying to set a tensor of shape [1] in a tensor of shape [2]"),
     FileNotFoundError("model-00002-of-00004.safetensors"),
     AttributeError("module diffusers has no attribute QwenImage9Pipeline"),
-    SafetensorError("Error while deserializing header: HeaderTooLarge"),
     RuntimeError("Error(s) in loading state_dict"),
     TypeError("unexpected keyword argument"),
 ]
@@ -87,6 +117,15 @@ def test_long_and_broken_texts_become_one_short_line() -> None:
 
     assert "\n" not in told
     assert len(told) < 700
+
+
+def test_what_is_behind_a_libraries_own_complaint_is_told() -> None:
+    wrapped = OSError("We couldn't connect to load this model")
+    wrapped.__cause__ = RepositoryNotFoundError("404: no such repository", response=ANSWER)
+
+    told = loading_failure(wrapped, SOURCE)
+
+    assert str(told).startswith("The hub has no such model")
 
 
 class Tensor:

@@ -4,7 +4,7 @@ Every command imports what it needs when it runs, so that `--help`, `check`, `st
 """
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Literal, Optional
 
 import typer
 
@@ -107,6 +107,33 @@ def selftest(
     from qwen_image_daemon.cli.self_testing import test_model
 
     raise typer.Exit(test_model(root, config, model, side=side, as_json=json))
+
+
+@app.command()
+def plan(
+    config: Config = None,
+    model: Model = None,
+    vram: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Device memory, for example 16GB; 0 for none. Left out: the card that is here."),
+    ] = None,
+    ram: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Host memory. Left out: what is free here."),
+    ] = None,
+    size: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Size of the picture in pixels, for example 1664x928. Left out: the model's 1:1."),
+    ] = None,
+    quality: Annotated[
+        Optional[Literal["lossless", "allow-quantized"]],  # noqa: UP045
+        typer.Option(help="Left out: as in the settings (render.quality)."),
+    ] = None,
+) -> None:
+    """Say how a model would be arranged in the memory of a card, and why. Ends with 1 if it would not fit."""
+    from qwen_image_daemon.cli.planning import print_plans
+
+    raise typer.Exit(print_plans(config, model, vram, ram, size, quality))
 
 
 @app.command()

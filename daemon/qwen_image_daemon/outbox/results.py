@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
-from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo
+from qwen_image_daemon.render.renderer import Arrangement, MemoryInfo, ModelInfo
 from qwen_image_daemon.spool.records import (
     BatchPlace,
     ErrorReport,
@@ -65,6 +65,8 @@ class ImageResult(Record):
     """Of a layered job: the layers as files of their own, the lowest first; `file` has all, one over the other."""
     caption: str | None = None
     """The prompt that the model found itself, where a layered job left it to it."""
+    arrangement: Arrangement | None = None
+    """Where the model's weights were while it was drawn, and whether that changed it."""
 
 
 class JobResult(Record):
@@ -122,6 +124,7 @@ def image_results(images: Iterable[ImageRecord], names: dict[str, str]) -> tuple
             steps=image.steps,
             layers=tuple(_renamed(layer, names) for layer in image.layers),
             caption=image.caption,
+            arrangement=image.arrangement,
         )
         for image in images
     )

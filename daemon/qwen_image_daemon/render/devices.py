@@ -70,6 +70,11 @@ def _cpu_has_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
 
 
+def onto(device: torch.device, resting: torch.Tensor) -> torch.Tensor:
+    """Give a tensor on the device. All weights come there through this function."""
+    return resting.to(device, non_blocking=True)
+
+
 def give_back(device: torch.device) -> None:
     """Collect garbage, wait for the device, and return to it what nothing uses any more."""
     gc.collect()

@@ -3,6 +3,7 @@
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import structlog
@@ -10,13 +11,17 @@ import torch
 
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
+from qwen_image_daemon.render.arranging import ArrangedModel
+from qwen_image_daemon.render.component_sizes import sizes_of, sizes_of_folder
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
-from qwen_image_daemon.render.handed_over import HandedOver, Part, parts_of
+from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
 from qwen_image_daemon.render.host_memory import Heap
+from qwen_image_daemon.render.ladder import Ladder, ModelFootprint, WorkedBefore
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
-from qwen_image_daemon.render.memory_report import device_memory
+from qwen_image_daemon.render.memory import Memory
+from qwen_image_daemon.render.memory_report import device_memory, free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import (
     BadPicture,
@@ -40,6 +45,8 @@ from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
 
 log = structlog.get_logger()
 
+PLANS_THAT_WORKED = "plans-that-worked.json"
+
 
 class DiffusersRenderer:
     """One checkpoint on one device, loaded in the first precision that the machine and the checkpoint bear."""
@@ -49,15 +56,18 @@ class DiffusersRenderer:
         model: ModelSettings,
         settings: RenderSettings,
         accessories: Accessories,
-        handed_over: HandedOver | None = None,
+        lasting: Lasting | None = None,
     ) -> None:
-        """`handed_over` has what the model before this one left behind, and takes what this one leaves."""
+        """`lasting` has what the model before this one left behind, and takes what this one leaves."""
         self._model = model
         self._settings = settings
         self._accessories = accessories
-        self._handed_over = handed_over
+        lasting = lasting or Lasting()
+        self._handed_over = lasting.handed_over
         self._family = FAMILIES[model.family]
-        self._loaded: tuple[WarmPipeline, torch.device, ModelInfo] | None = None
+        notes = lasting.state and lasting.state / PLANS_THAT_WORKED
+        self._worked = WorkedBefore(notes, settings.placement_retry_seconds)
+        self._loaded: tuple[ArrangedModel, ModelInfo] | None = None
         self._parts: dict[str, Part] = {}
         """What the next model may have in common with this one, by component."""
         self._heap = Heap()
@@ -69,7 +79,10 @@ class DiffusersRenderer:
         started = time.perf_counter()
         device = choose_device(self._settings.device)
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
-        warm, precision, notes = self._first_that_works(device)
+        if self._model.folder is not None:
+            # Names a file that is missing or cut short, which the libraries do not.
+            sizes_of_folder(self._model.folder)
+        loaded, precision, notes = self._first_that_works(device)
         info = ModelInfo(
             family=self._model.family,
             licence=MODELS[self._model.family].licence,
@@ -82,8 +95,8 @@ class DiffusersRenderer:
             versions=versions_of("torch", "diffusers", "transformers", "pillow"),
             load_seconds=time.perf_counter() - started,
         )
-        self._loaded = warm, device, info
-        self._parts = parts_of(self._model, precision, str(device))
+        self._loaded = loaded, info
+        self._parts = parts_of(self._model, precision)
         gc.collect()
         self._heap.trim()
         # What is here now stays: later collections need not walk through it again (350 ms each).
@@ -92,12 +105,14 @@ class DiffusersRenderer:
 
     def __exit__(self, *exc_info: object) -> None:
         """Let go of the model and of the memory it held, but for what the next one may have in common with it."""
-        warm, device, _ = self._entered
-        warm.forget()
+        loaded, _ = self._entered
+        device = loaded.device
+        # What is handed over is whole and in host memory, however this model was arranged.
+        loaded.warm.forget_arrangement()
         if self._handed_over is not None:
-            self._handed_over.leave({part: warm.component(name) for name, part in self._parts.items()})
+            self._handed_over.leave({part: loaded.warm.component(name) for name, part in self._parts.items()})
         self._loaded = None
-        del warm
+        del loaded
         gc.unfreeze()
         give_back(device)
         self._heap.trim()
@@ -105,34 +120,28 @@ class DiffusersRenderer:
     @property
     def info(self) -> ModelInfo:
         """Say what is loaded."""
-        _, _, info = self._entered
+        _, info = self._entered
         return info
 
     def render(self, request: RenderRequest, progress: Callable[[Progress], None]) -> Rendering:
-        """Draw one picture; see Renderer.render."""
-        warm, device, _ = self._entered
-        caller = CallerProgress(progress)
+        """Draw one picture; see Renderer.render. Where memory runs out, the next arrangement is tried."""
+        loaded, _ = self._entered
         self._used = True
-        try:
-            return translated(lambda: warm.draw(request, caller), rendering_failure, caller.is_callers_own)
-        except OutOfMemory:
-            give_back(device)
-            self._heap.trim()
-            raise
+        return loaded.draw(request, CallerProgress(progress), rendering_failure)
 
     def clean_up(self) -> MemoryInfo:
         """Let go of everything but the warm model. Raises DeviceLost where the accelerator is gone."""
-        warm, device, _ = self._entered
+        loaded, _ = self._entered
         if self._used:
             # After one job and before the next: the second time there is nothing to let go of.
-            warm.forget_sizes()
-            give_back(device)
+            loaded.warm.forget_sizes()
+            give_back(loaded.device)
             self._heap.trim_if_grown()
             self._used = False
-        return translated(lambda: device_memory(device), rendering_failure)
+        return translated(lambda: device_memory(loaded.device), rendering_failure)
 
     @property
-    def _entered(self) -> tuple[WarmPipeline, torch.device, ModelInfo]:
+    def _entered(self) -> tuple[ArrangedModel, ModelInfo]:
         if self._loaded is None:
             raise RuntimeError("The renderer is used outside of its with block.")
         return self._loaded
@@ -140,7 +149,7 @@ class DiffusersRenderer:
     def _loading_failure(self, fault: Exception) -> RenderError:
         return loading_failure(fault, self._model.source)
 
-    def _first_that_works(self, device: torch.device) -> tuple[WarmPipeline, Precision, tuple[str, ...]]:
+    def _first_that_works(self, device: torch.device) -> tuple[ArrangedModel, Precision, tuple[str, ...]]:
         """Try the settings' precisions in turn. The notes say which were passed over, and why."""
         passed_over: dict[Precision, str] = {}
         for precision in self._settings.precisions:
@@ -165,32 +174,43 @@ class DiffusersRenderer:
             "Fetch the checkpoint again where it may be broken; otherwise set render.precisions or render.device.",
         )
 
-    def _opened(self, device: torch.device, precision: Precision) -> WarmPipeline:
+    def _opened(self, device: torch.device, precision: Precision) -> ArrangedModel:
         """Load in one precision and look at a trial picture. Raises RenderErrors."""
 
-        def opened() -> WarmPipeline:
+        def opened() -> ArrangedModel:
             trust = self._settings.trust_remote_code
             at_hand = self._claimed(device, precision)
+            # Once the model before it is gone, and before anything of this one is there.
+            memory = free_memory(device)
             pipeline = load_pipeline(self._model, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
-            pipeline.to(device)
-            warm = self._warm(pipeline, device, precision)
-            warm.draw(trial_request(self._family), CallerProgress(lambda _: None))
-            return warm
+            ladder = self._ladder(pipeline, precision, memory)
+            return ArrangedModel(self._warm(pipeline, precision), ladder, device, self._heap)
 
-        return translated(opened, self._loading_failure)
+        loaded = translated(opened, self._loading_failure)
+        loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
+        return loaded
 
     def _claimed(self, device: torch.device, precision: Precision) -> dict[str, Any]:
         """Give the components that the model before this one left, and free the others."""
         if self._handed_over is None:
             return {}
-        found = self._handed_over.claim(parts_of(self._model, precision, str(device)))
+        found = self._handed_over.claim(parts_of(self._model, precision))
         if found:
             log.info("parts.handed_over", parts=sorted(found))
         give_back(device)
         return found
 
-    def _warm(self, pipeline: Any, device: torch.device, precision: Precision) -> WarmPipeline:
+    def _ladder(self, pipeline: Any, precision: Precision, memory: Memory) -> Ladder:
+        parts = (pipeline.transformer, pipeline.text_encoder, pipeline.vae)
+        sizes = sizes_of(*({name: tensor.numel() for name, tensor in part.named_parameters()} for part in parts))
+        # A head that is still there is needed: the layered model describes pictures.
+        sizes = replace(sizes, text_encoder=sizes.text_encoder + sizes.text_encoder_head)
+        usual = self._family.sizes["1:1"]
+        model = ModelFootprint(self._model.source, sizes, precision, usual.width * usual.height)
+        return Ladder(model, memory, self._settings, self._worked)
+
+    def _warm(self, pipeline: Any, precision: Precision) -> WarmPipeline:
         def controlnet(name: str) -> Any:
             settings = self._accessories.controlnets.get(name)
             if settings is None:
@@ -199,7 +219,7 @@ class DiffusersRenderer:
                 )
             try:
                 return translated(
-                    lambda: load_controlnet(settings, precision).to(device),
+                    lambda: load_controlnet(settings, precision),
                     lambda fault: loading_failure(fault, settings.source),
                 )
             except ModelUnavailable as error:

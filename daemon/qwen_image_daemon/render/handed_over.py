@@ -1,6 +1,7 @@
 """Parts of a model that the next one has, too: Qwen-Image and Qwen-Image-Edit have one text encoder and one VAE.
 
-At a change of models they stay where they are (15.7 GiB that are neither dropped nor loaded). No torch.
+At a change of models they stay in host memory: 15.7 GiB that are not loaded again. They do not stay on the device;
+the next model is arranged anew there, in the memory that is free then. No torch.
 """
 
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.settings import ModelSettings, Precision
 
 SHAREABLE: Final = ("text_encoder", "vae")
@@ -16,12 +18,13 @@ SHAREABLE: Final = ("text_encoder", "vae")
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A loaded component: from which files, how and where."""
+    """A loaded component: from which files, and how."""
 
     component: str
     files: tuple[str, ...]
     precision: Precision
-    device: str
+    is_whole: bool
+    """The text encoder has its head. Most families take it off; one that needs it cannot do with theirs."""
 
 
 class HandedOver:
@@ -40,13 +43,28 @@ class HandedOver:
         return {component: kept[part] for component, part in wanted.items() if part in kept}
 
 
-def parts_of(model: ModelSettings, precision: Precision, device: str) -> dict[str, Part]:
+@dataclass(frozen=True, slots=True)
+class Lasting:
+    """What outlasts a loaded model."""
+
+    state: Path | None = None
+    """A folder for what must outlast the process, too."""
+    handed_over: HandedOver | None = None
+    """What may outlast it in memory, until the next model is there."""
+
+
+def parts_of(model: ModelSettings, precision: Precision) -> dict[str, Part]:
     """Say which parts a model is made of, by component; not those whose files are not on this machine yet."""
     folder = _folder_of(model)
     if folder is None:
         return {}
     files = {component: _identities(folder / component) for component in SHAREABLE}
-    return {component: Part(component, found, precision, device) for component, found in files.items() if found}
+    has_head = MODELS[model.family].needs_head
+    return {
+        component: Part(component, found, precision, is_whole=component != "text_encoder" or has_head)
+        for component, found in files.items()
+        if found
+    }
 
 
 def _folder_of(model: ModelSettings) -> Path | None:

@@ -17,6 +17,12 @@ def resident_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def own_bytes() -> int:
+    """Give the resident memory that this process shares with no other and with no file: not mapped weights."""
+    info = psutil.Process().memory_info()
+    return int(info.rss) - int(getattr(info, "shared", 0))  # only Linux tells them apart
+
+
 class Heap:
     """The process's heap, which glibc lets grow: it keeps the VAE's buffers of every picture size.
 

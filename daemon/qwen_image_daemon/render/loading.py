@@ -8,6 +8,7 @@ from typing import Any
 import transformers
 from diffusers import DiffusionPipeline, QwenImageControlNetModel
 from diffusers.utils import logging as diffusers_logging
+from torch import nn
 from transformers.utils import logging as transformers_logging
 
 from qwen_image_daemon.render.checksums import refuse_altered
@@ -66,6 +67,9 @@ def load_pipeline(
         use_safetensors=True,
         trust_remote_code=trust_remote_code,
     )
+    if not MODELS[model.family].needs_head:
+        # It takes memory, and the embeddings are the same without it.
+        pipeline.text_encoder.lm_head = nn.Identity()
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 

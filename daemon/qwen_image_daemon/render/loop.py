@@ -8,7 +8,7 @@ from functools import partial
 import structlog
 
 from qwen_image_daemon.logs import job_log
-from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl
+from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl, Renewed
 from qwen_image_daemon.render.drawing import JobDrawing
 from qwen_image_daemon.render.endings import Endings
 from qwen_image_daemon.render.grouping import Grouping, Setup
@@ -21,6 +21,7 @@ from qwen_image_daemon.render.renderer import (
     RenderStopped,
     UnexpectedFailure,
 )
+from qwen_image_daemon.render.renewal import Lifetime
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.retries import Retries
 from qwen_image_daemon.render.saving import Saver
@@ -48,7 +49,8 @@ def render_jobs(
 ) -> None:
     """Render queued jobs until asked to stop, or until no more can come and none is left.
 
-    Raises GaveUp where it drains and cannot go on; any other exception means that this process must be replaced.
+    Raises GaveUp where it drains and cannot go on, Renewed where it is to be started anew; any other exception
+    means that this process must be replaced.
     """
     with Saver(outbox.png_compression) as saver, WarmModel(open_model) as warm:
         loop = _RenderLoop(spool, settings, warm, saver, control)
@@ -75,6 +77,7 @@ class _RenderLoop:
         self._reporter = Reporter(spool)
         interruptions = Interruptions(settings, control, self._controls, self._drop_cancelled)
         self._drawing = JobDrawing(warm, saver, self._reporter, interruptions)
+        self._lifetime = Lifetime(settings)
         self._troubles = 0
         self._missing: dict[str, str] = {}
         """Models that could not be loaded, with the reason, until the next pause is over."""
@@ -164,6 +167,8 @@ class _RenderLoop:
             )
 
     def _idle(self, activity: Activity, note: str | None) -> None:
+        if self._warm.name is not None:
+            self._end_if(self._lifetime.over_when_idle())
         now = {"activity": activity, "current": None, "note": note, "trouble": None}
         report = self._reporter.report.model_copy(update=now)
         if report != self._reporter.report:
@@ -218,6 +223,17 @@ class _RenderLoop:
             self._draw(entry)
         if job.suspect:
             self._saver.wait()
+        if self._warm.name is not None:
+            self._lifetime.worked(self._warm.name)
+        self._end_if(self._lifetime.over_between_jobs())
+
+    def _end_if(self, reason: str | None) -> None:
+        if reason is None:
+            return
+        self._saver.wait()
+        self._cope_with_unsaved()
+        log.info("render.renewed", reason=reason)
+        raise Renewed(reason)
 
     def _draw(self, entry: Entry) -> None:
         try:

@@ -3,6 +3,7 @@
 import torch
 
 from qwen_image_daemon.render.host_memory import host_memory, resident_bytes
+from qwen_image_daemon.render.memory import Memory
 from qwen_image_daemon.render.renderer import MemoryInfo
 
 
@@ -30,3 +31,9 @@ def device_memory(device: torch.device) -> MemoryInfo:
         process_rss_bytes=resident_bytes(),
         peak_bytes=peak,
     )
+
+
+def free_memory(device: torch.device) -> Memory:
+    """Say what a model that is loaded now can take."""
+    host = host_memory().free_bytes
+    return Memory(None if device.type == "cpu" else device_memory(device).free_bytes, host)

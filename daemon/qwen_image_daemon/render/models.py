@@ -72,6 +72,11 @@ class ModelFacts:
     notes: tuple[str, ...] = field(default=())
     """What it cannot do, or does otherwise than one may think."""
 
+    @property
+    def needs_head(self) -> bool:
+        """The text encoder writes words, too: only the layered model describes pictures."""
+        return "layered" in self.pipelines
+
 
 _TEXT_TO_IMAGE = Pipeline("QwenImagePipeline")
 _IMAGE_TO_IMAGE = Pipeline("QwenImageImg2ImgPipeline", ("image",), has_strength=True, scales_noise=True)

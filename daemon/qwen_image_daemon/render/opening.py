@@ -4,7 +4,7 @@ import os
 
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.dry_run import DryRunRenderer
-from qwen_image_daemon.render.handed_over import HandedOver
+from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.renderer import Renderer
 from qwen_image_daemon.settings import ModelSettings, RenderSettings
 
@@ -13,11 +13,13 @@ def open_renderer(
     model: ModelSettings,
     settings: RenderSettings,
     accessories: Accessories,
-    handed_over: HandedOver | None = None,
+    lasting: Lasting | None = None,
     *,
     dry_run: bool,
 ) -> Renderer:
     """Give a renderer for the model, not yet entered: nothing is loaded but libraries.
+
+    `lasting` holds what outlasts it, for the next model and the next process.
 
     Unless the settings trust remote code, diffusers' own switch against it is set for the whole process.
     """
@@ -34,4 +36,4 @@ def open_renderer(
         DiffusersRenderer,
     )
 
-    return DiffusersRenderer(model, settings, accessories, handed_over)
+    return DiffusersRenderer(model, settings, accessories, lasting)

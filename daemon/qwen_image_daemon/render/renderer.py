@@ -7,6 +7,7 @@ RenderError
 ├── TookTooLong         permanent     the job's own limit of time is over
 ├── BadPicture          retry         the model gave NaN, or no picture at all
 ├── OutOfMemory         retry         device or host memory ran out
+├── Misplaced           retry         parts of the model were on different devices
 ├── UnexpectedFailure   retry         anything that no rule knows
 ├── ModelUnavailable    surroundings  the checkpoint is not there, not whole, or does not fit together
 └── DeviceLost          replace       the accelerator's context is gone: only a new process helps
@@ -25,6 +26,7 @@ from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.jobs.models import LoraUse, SchedulerUse
 from qwen_image_daemon.jobs.tasks import Task
 
+Exactness = Literal["exact", "float-drift", "lossy"]
 Remedy = Literal["permanent", "retry", "surroundings", "replace"]
 Stage = Literal["encode", "denoise", "decode"]
 
@@ -59,6 +61,12 @@ class BadPicture(RenderError):
 
 class OutOfMemory(RenderError):
     """Device or host memory ran out."""
+
+    remedy: ClassVar[Remedy] = "retry"
+
+
+class Misplaced(RenderError):
+    """Parts of the model, or of what it computes with, were on different devices."""
 
     remedy: ClassVar[Remedy] = "retry"
 
@@ -184,6 +192,20 @@ class StageSeconds(BaseModel):
     decode: Seconds
 
 
+class Arrangement(BaseModel):
+    """Where the model's weights were while a picture was drawn, and what that means for it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    plan: str
+    """Name of the arrangement; `qwen-image-daemon plan` explains them."""
+    exactness: Exactness
+    """exact: the picture of an unlimited card, to the bit. float-drift: computed on another device than asked for,
+    whose rounding differs. lossy: with weights in fewer bits."""
+    steps_down: tuple[str, ...] = ()
+    """What was done because memory ran out, one after the other."""
+
+
 @dataclass(frozen=True, slots=True)
 class Rendering:
     """A drawn picture of exactly the size asked for."""
@@ -201,6 +223,8 @@ class Rendering:
     """How often the transformer was called: twice a step with guidance, else once. 0 without a model."""
     adjustments: tuple[str, ...] = ()
     """What was done otherwise than asked or than usual, in sentences without their full stops."""
+    arrangement: Arrangement | None = None
+    """None where no model was needed."""
 
 
 class ModelInfo(BaseModel):

@@ -92,6 +92,7 @@ def save_image(
         layers=tuple(_record(name, layer) for name, layer in layers.items()),
         caption=rendering.caption,
         adjustments=rendering.adjustments,
+        arrangement=rendering.arrangement,
         seconds=rendering.seconds,
         save_seconds=round(time.monotonic() - started, 4),
     )

@@ -4,20 +4,23 @@ from collections.abc import Callable
 from typing import Any
 
 import diffusers
+import torch
 
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.models import MODELS, Way
+from qwen_image_daemon.render.placement import WeightPlacement
 
 
 class TaskPipelines:
     """Gives the pipeline of each way to draw, made from the components of the one that was loaded.
 
     Not by from_pipe: that casts the shared modules to float32 in place. `controlnet` gives a loaded ControlNet by
-    its name in the settings, on the model's device; the last one is kept.
+    its name in the settings; the last one is kept.
     """
 
     def __init__(self, loaded: Any, family: FamilyName, controlnet: Callable[[str], Any]) -> None:
         self.loaded = loaded
+        self.placement = WeightPlacement(loaded.transformer, loaded.text_encoder, loaded.vae)
         self.scheduler: Any = loaded.scheduler
         """The checkpoint's own. Pictures are drawn with copies."""
         self._facts = MODELS[family]
@@ -47,5 +50,7 @@ class TaskPipelines:
         if self._kept_controlnet is None or self._kept_controlnet[0] != name:
             # Before the next one comes: both may be too much.
             self._kept_controlnet = None
-            self._kept_controlnet = (name, self._controlnet(name))
+            # What is made in inference mode could not be arranged otherwise afterwards.
+            with torch.inference_mode(mode=False):
+                self._kept_controlnet = (name, self.placement.take_in("controlnet", self._controlnet(name)))
         return self._kept_controlnet[1]

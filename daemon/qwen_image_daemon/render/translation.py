@@ -7,75 +7,16 @@ rendering. The original type and text are always part of the sentence.
 import re
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
-import torch
 
-from qwen_image_daemon.render.renderer import (
-    DeviceLost,
-    ModelUnavailable,
-    OutOfMemory,
-    RenderError,
-    UnexpectedFailure,
-)
+from qwen_image_daemon.render.error_table import RULES
+from qwen_image_daemon.render.renderer import ModelUnavailable, RenderError, UnexpectedFailure
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
 LONGEST_TEXT = 600
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """An exception of one of `kinds` whose text matches the regular expression `text` is told as `error`."""
-
-    kinds: tuple[type[Exception], ...]
-    text: str
-    error: type[RenderError]
-    what: str
-    fix: str
-
-
-RULES = (
-    Rule(
-        (torch.OutOfMemoryError, MemoryError),
-        r"",
-        OutOfMemory,
-        "Memory ran out",
-        "Draw smaller pictures, or free memory on this machine.",
-    ),
-    Rule(
-        # The CPU's allocator, Apple's, cuBLAS' workspace, and a mapped file: none of them has a type of its own.
-        (RuntimeError, OSError),
-        r"DefaultCPUAllocator: can't allocate|out of memory|CUBLAS_STATUS_ALLOC_FAILED|Cannot allocate memory",
-        OutOfMemory,
-        "Memory ran out",
-        "Draw smaller pictures, or free memory on this machine.",
-    ),
-    Rule(
-        (torch.AcceleratorError,),
-        r"",
-        DeviceLost,
-        "The accelerator failed",
-        "The render process starts anew; where this comes back, look into the kernel's log (dmesg).",
-    ),
-    Rule(
-        # Libraries on top of CUDA report its sticky errors as plain RuntimeErrors.
-        (RuntimeError,),
-        r"CUDA error:|CUDNN_STATUS_EXECUTION_FAILED|device-side assert",
-        DeviceLost,
-        "The accelerator failed",
-        "The render process starts anew; where this comes back, look into the kernel's log (dmesg).",
-    ),
-    Rule(
-        (AssertionError,),
-        r"Torch not compiled with CUDA enabled",
-        ModelUnavailable,
-        "This build of torch cannot use CUDA",
-        "Install a CUDA build of torch, or set render.device to cpu.",
-    ),
-)
 
 
 def loading_failure(fault: Exception, source: str) -> RenderError:
@@ -128,13 +69,23 @@ def _let_go_of_frames(fault: BaseException) -> None:
 
 
 def _by_rule(fault: Exception) -> RenderError | None:
-    for rule in RULES:
-        if isinstance(fault, rule.kinds) and re.search(rule.text, str(fault)):
-            return rule.error(f"{rule.what}: {_told(fault)}", rule.fix)
+    # What libraries raise themselves says more than what they wrapped it in.
+    for link in reversed(_chain(fault)):
+        for rule in RULES:
+            if isinstance(link, rule.kinds) and re.search(rule.text, str(link)):
+                return rule.error(f"{rule.what}: {_told(link)}", rule.fix)
     return None
 
 
-def _told(fault: Exception) -> str:
+def _chain(fault: BaseException) -> list[BaseException]:
+    """Give an exception, what caused it, what caused that, and so on."""
+    chain = [fault]
+    while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
+        chain.append(chain[-1].__cause__)
+    return chain
+
+
+def _told(fault: BaseException) -> str:
     """Give type and text on one line."""
     text = " ".join(str(fault).split())
     if len(text) > LONGEST_TEXT:

@@ -22,6 +22,7 @@ from qwen_image_daemon.render.differences import (
 )
 from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.loras import CheckedLora, Loras, lora_differences
+from qwen_image_daemon.render.memory import Plan as MemoryPlan
 from qwen_image_daemon.render.models import MODELS, Pipeline, way_of
 from qwen_image_daemon.render.picture_gate import refuse_no_picture, refuse_unchanged
 from qwen_image_daemon.render.position_caches import forget_positions
@@ -112,6 +113,21 @@ class WarmPipeline:
         again = self._drawn(plan, caller, _in_float32(self._pipelines.loaded.vae))
         return replace(again, adjustments=(*again.adjustments, note))
 
+    def arrange(self, plan: MemoryPlan, device: torch.device, staying: int) -> None:
+        """Bring the model into another arrangement, or anew into the same one."""
+        self.forget()
+        self._pipelines.placement.arrange(plan, device, staying)
+
+    def forget_arrangement(self) -> None:
+        """Bring everything back into host memory; it must be arranged before the next picture."""
+        self.forget()
+        self._pipelines.placement.undo()
+
+    @property
+    def arranged(self) -> tuple[MemoryPlan | None, int]:
+        """The arrangement that the model is in, None while it is in host memory only; and how many blocks stay."""
+        return self._pipelines.placement.plan, self._pipelines.placement.staying
+
     def component(self, name: str) -> Any:
         """Give one of the model's parts."""
         return self._pipelines.loaded.components[name]
@@ -157,7 +173,10 @@ class WarmPipeline:
         counting = transformer.register_forward_pre_hook(lambda *_: passes.append(None))
         try:
             with counting, torch.inference_mode(), self._seeded(request.seed):
-                self._loras.put_on(plan.loras, request.loras)
+                # What is made in inference mode could not be arranged otherwise afterwards.
+                with torch.inference_mode(mode=False), self._pipelines.placement.plain_weights():
+                    self._loras.put_on(plan.loras, request.loras)
+                self._pipelines.placement.settle()
                 caller.report("encode", 0, plan.steps)
                 started = time.perf_counter()
                 prompts, caption = self._encoded(request, plan.facts)
@@ -264,7 +283,8 @@ class WarmPipeline:
             # Embeddings are cut to 512 otherwise.
             arguments["max_sequence_length"] = pipeline.tokenizer_max_length
         try:
-            latents: torch.Tensor = pipeline(**arguments).images
+            with self._pipelines.placement.denoising(pipeline.scheduler):
+                latents: torch.Tensor = pipeline(**arguments).images
         except _DenoisedError:
             latents = last.pop()
         finally:

@@ -120,9 +120,18 @@ class KeptLoop:
                 return self._watch(stopping=stopping)
             case "died":
                 return self._mourn(progress, stopping=stopping)
+            case "renewed":
+                self._renew(stopping=stopping)
             case _:
                 # It has ended since we looked.
-                return None
+                pass
+        return None
+
+    def _renew(self, *, stopping: bool) -> None:
+        if stopping:
+            self.abandoned = True
+        else:
+            self.running = self._start(self._name)
 
     def _restart_when_due(self, *, stopping: bool) -> None:
         if stopping:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, assert_never
 
 from qwen_image_daemon.inbox.intake import Intake
@@ -9,7 +10,7 @@ from qwen_image_daemon.inbox.loop import take_in
 from qwen_image_daemon.loop_control import LoopControl
 from qwen_image_daemon.outbox.loop import Outlet, give_out
 from qwen_image_daemon.render.accessories import Accessories
-from qwen_image_daemon.render.handed_over import HandedOver
+from qwen_image_daemon.render.handed_over import HandedOver, Lasting
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.render.renderer import Renderer
@@ -39,18 +40,18 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
         case "take-in":
             take_in(Intake(folders.inbox, spool, settings.catalogue, settings.inbox, settings.spool), control)
         case "render":
-            render_jobs(spool, settings.render, settings.outbox, _opener(settings, options), control)
+            render_jobs(spool, settings.render, settings.outbox, _opener(settings, options, spool.state), control)
         case "give-out":
             give_out(Outlet(spool, folders.outbox, settings.outbox, settings.spool), control)
         case _:
             assert_never(name)
 
 
-def _opener(settings: Settings, options: Options) -> Callable[[str], Renderer]:
-    accessories, handed_over = Accessories.of(settings), HandedOver()
+def _opener(settings: Settings, options: Options, state: Path) -> Callable[[str], Renderer]:
+    accessories, lasting = Accessories.of(settings), Lasting(state, HandedOver())
 
     def open_model(name: str) -> Renderer:
         model = settings.models[name]
-        return open_renderer(model, settings.render, accessories, handed_over, dry_run=options.dry_run)
+        return open_renderer(model, settings.render, accessories, lasting, dry_run=options.dry_run)
 
     return open_model

@@ -17,7 +17,7 @@ from typing import ClassVar, Final, Literal, Protocol
 import structlog
 
 from qwen_image_daemon.logs import configure_logs
-from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl, Stopping
+from qwen_image_daemon.loop_control import GLANCE_SECONDS, GaveUp, LoopControl, Renewed, Stopping
 from qwen_image_daemon.service.loops import LoopName, Options, run_loop
 from qwen_image_daemon.settings import Settings
 from qwen_image_daemon.spool.locks import Held, lock
@@ -27,12 +27,14 @@ log = structlog.get_logger(__name__)
 
 GAVE_UP = 3
 """Exit code of a loop that drains and cannot go on."""
+RENEWED = 4
+"""Exit code of a loop that asks to be started anew."""
 _START_ALLOWANCE_SECONDS = 120.0
 _LAST_WAIT_SECONDS: Final = 1.0
 
 _spawning = multiprocessing.get_context("spawn")
 
-State = Literal["running", "ended", "gave up", "died"]
+State = Literal["running", "ended", "gave up", "renewed", "died"]
 
 
 class RunningLoop(Protocol):
@@ -133,7 +135,7 @@ class LoopProcess:
             case 0:
                 return "ended"
             case code:
-                return "gave up" if code == GAVE_UP else "died"
+                return "gave up" if code == GAVE_UP else "renewed" if code == RENEWED else "died"
 
     def overdue(self) -> bool:
         """Say whether it broke its word to give a sign of life."""
@@ -200,6 +202,8 @@ def _run_in_process(
         except GaveUp as reason:
             log.error("loop.gave_up", reason=str(reason))  # noqa: TRY400  the reason says it all
             raise SystemExit(GAVE_UP) from None
+        except Renewed:
+            raise SystemExit(RENEWED) from None
 
 
 def _lock_file(spool: Spool, name: LoopName) -> Path:
@@ -260,6 +264,8 @@ class LoopThread:
         except GaveUp as reason:
             log.error("loop.gave_up", reason=str(reason))  # noqa: TRY400  the reason says it all
             how = "gave up"
+        except Renewed:
+            how = "renewed"
         finally:
             self._state = how
 

@@ -9,7 +9,7 @@ from qwen_image_daemon.jobs.batches import Origin
 from qwen_image_daemon.jobs.models import AnyJob, JobSpec
 from qwen_image_daemon.jobs.problems import Problem
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
-from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, RenderError, StageSeconds
+from qwen_image_daemon.render.renderer import Arrangement, MemoryInfo, ModelInfo, RenderError, StageSeconds
 from qwen_image_daemon.spool.identity import slug
 
 OutcomeStatus = Literal["succeeded", "failed", "refused", "cancelled", "duplicate"]
@@ -123,6 +123,8 @@ class ImageRecord(Record):
     """What was done otherwise than asked, in sentences."""
     seconds: StageSeconds
     save_seconds: float
+    arrangement: Arrangement | None = None
+    """Where the model's weights were; None where no model was needed."""
 
 
 class AttemptMark(Record):

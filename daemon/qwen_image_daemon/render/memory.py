@@ -1,0 +1,261 @@
+"""The memory plan: what goes where, so that a picture fits into the memory that is there. Imports no torch.
+
+A plan says where the transformer and the text encoder are while they are not at work, and in which form. All
+weights are counted exactly. What the computation itself takes (`Work`) is estimated from the shapes of the
+tensors; it was not measured on a card.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final, Literal
+
+from qwen_image_daemon.render.component_sizes import ComponentSizes
+from qwen_image_daemon.render.renderer import Exactness
+from qwen_image_daemon.settings import PlanName, Precision, Quality
+
+GIB: Final = 2**30
+
+TransformerPlace = Literal["resident", "by turns", "blocks streamed", "leaves streamed"]
+EncoderPlace = Literal["resident", "streamed"]
+
+BYTES: Mapping[Precision, int] = MappingProxyType({"bfloat16": 2, "float16": 2, "float32": 4})
+
+_FIXED: Final = GIB
+"""The CUDA context, the libraries' workspaces and what the allocator cannot use for fragmentation."""
+_ENCODING: Final = GIB // 2
+_DENOISING_PER_TOKEN: Final = GIB // 6889
+"""At 1328², 6889 tokens with a short prompt: hidden states 41 MiB, MLP 163, queries, keys and values 122 for each
+of the two streams' joint attention, and their temporaries. In bfloat16."""
+_DECODING_PER_PIXEL: Final = 3 * GIB // 1328**2
+"""The VAE's decoder: its largest pair of tensors at 1328² is 0.95 GiB, three such are alive. In bfloat16."""
+_PIXELS_PER_TOKEN: Final = 16 * 16
+_LONGEST_PROMPT: Final = 1024
+_STREAMED_AHEAD: Final = 3
+"""Blocks on the device while the transformer is streamed: one at work, one on its way, one not yet given back."""
+_PARAMETERS_PER_VALUE: Final = 3073
+"""A row of the table has 6·d values where the layer behind it has 6·d·(d+1) parameters; d = 3072."""
+_HOST_PROCESS: Final = 2 * GIB
+"""The libraries, the pictures on their way, and what is being read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One picture, as far as memory is concerned. References are the pictures that an edit looks at."""
+
+    pixels: int
+    steps: int = 50
+    reference_pixels: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that the transformer attends over."""
+        return (self.pixels + self.reference_pixels) // _PIXELS_PER_TOKEN + _LONGEST_PROMPT
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One way to arrange a model. `table` keeps the modulation's outputs instead of its weights on the device."""
+
+    name: PlanName
+    what: str
+    """One line for a person."""
+    transformer: TransformerPlace
+    encoder: EncoderPlace
+    table: bool = False
+    float8: bool = False
+    """Transformer weights are kept in 8-bit floating point, and turned back layer by layer."""
+    exactness: Exactness = "exact"
+    on_cpu: bool = False
+
+
+PLANS: Final[tuple[Plan, ...]] = (
+    Plan("resident", "everything stays on the device", "resident", "resident"),
+    Plan(
+        "resident-table",
+        "everything stays on the device, tabulated modulation instead of its weights",
+        "resident",
+        "resident",
+        table=True,
+    ),
+    Plan(
+        "encoder-streamed",
+        "transformer and VAE stay on the device, the text encoder is streamed through it for each new prompt",
+        "resident",
+        "streamed",
+    ),
+    Plan(
+        "encoder-streamed-table",
+        "the same with tabulated modulation",
+        "resident",
+        "streamed",
+        table=True,
+    ),
+    Plan(
+        "by-turns",
+        "the transformer is on the device only while it draws, the text encoder is streamed, the VAE stays",
+        "by turns",
+        "streamed",
+    ),
+    Plan("by-turns-table", "the same with tabulated modulation", "by turns", "streamed", table=True),
+    Plan(
+        "float8",
+        "transformer in 8-bit floating point and VAE stay on the device, the text encoder is streamed",
+        "resident",
+        "streamed",
+        float8=True,
+        exactness="lossy",
+    ),
+    Plan(
+        "float8-table",
+        "the same with tabulated modulation",
+        "resident",
+        "streamed",
+        table=True,
+        float8=True,
+        exactness="lossy",
+    ),
+    Plan(
+        "blocks-table",
+        "of the transformer's blocks those that do not fit are streamed for each step; tabulated modulation",
+        "blocks streamed",
+        "streamed",
+        table=True,
+    ),
+    Plan("blocks", "the same with the modulation's weights", "blocks streamed", "streamed"),
+    Plan(
+        "leaves",
+        "the transformer is streamed through the device layer by layer, for each step",
+        "leaves streamed",
+        "streamed",
+    ),
+    Plan("cpu", "drawn on the CPU", "resident", "resident", exactness="float-drift", on_cpu=True),
+)
+"""Best first: less is moved for each picture, and what changes the picture comes after what does not, except where
+that would stream the whole transformer for each step. In the order of PlanName."""
+
+PLAN_OF: Final[Mapping[PlanName, Plan]] = MappingProxyType({plan.name: plan for plan in PLANS})
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a plan takes, in bytes. `weights` and `work` are those of the stage that takes most of the device."""
+
+    weights: int
+    work: int
+    host: int
+
+    @property
+    def device(self) -> int:
+        """Device memory at the peak."""
+        return self.weights + self.work
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What is free, in bytes. `device` is None where there is no accelerator with memory of its own."""
+
+    device: int | None
+    host: int
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The chosen plan with what it takes, and why no better one was. `plan` is None where none fits."""
+
+    plan: Plan | None
+    claim: Claim | None
+    reason: str
+
+
+def claim(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision) -> Claim:
+    """Say what a plan takes for a picture of this size."""
+    each = BYTES[precision]
+    encoder, vae = sizes.text_encoder * each, sizes.vae * each
+    held = sizes.transformer - (sizes.modulation if plan.table else 0)
+    table = sizes.modulation // _PARAMETERS_PER_VALUE * each * work.steps if plan.table else 0
+    transformer = held * (1 if plan.float8 else each)
+    block = _block_bytes(plan, sizes, precision)
+    there: dict[TransformerPlace, tuple[int, int]] = {
+        # While it denoises, and while others are at work.
+        "resident": (transformer + table, transformer + table),
+        "by turns": (transformer + table, table),
+        "blocks streamed": (_STREAMED_AHEAD * block + table, table),
+        "leaves streamed": (block + table, table),
+    }
+    at_work, at_rest = there[plan.transformer]
+    encoding, encoder_at_rest = {
+        "resident": (encoder, encoder),
+        "streamed": (2 * sizes.text_encoder_leaf * each, 0),
+    }[plan.encoder]
+    scale = each / BYTES["bfloat16"]
+    stages = [
+        (encoding + at_rest + vae, _FIXED + int(_ENCODING * scale)),
+        (encoder_at_rest + at_work + vae, _FIXED + int(work.tokens * _DENOISING_PER_TOKEN * scale)),
+        (encoder_at_rest + at_rest + vae, _FIXED + int(work.pixels * _DECODING_PER_PIXEL * scale)),
+    ]
+    weights, working_memory = max(stages, key=sum)
+    if plan.on_cpu:
+        return Claim(0, 0, _HOST_PROCESS + weights + working_memory - _FIXED)
+    on_host = (sizes.transformer - held) * each
+    if plan.transformer != "resident":
+        on_host += transformer
+    if plan.encoder != "resident":
+        on_host += encoder
+    return Claim(weights, working_memory, _HOST_PROCESS + on_host)
+
+
+def blocks_that_stay(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory) -> int:
+    """Say how many of the transformer's blocks can stay on the device where the others are streamed through it.
+
+    One at least is streamed: a plan in which all stay comes before this one, and did not fit.
+    """
+    if plan.transformer != "blocks streamed" or memory.device is None:
+        return 0
+    spare = memory.device - claim(plan, sizes, work, precision).device
+    return max(0, min(sizes.blocks - 1, spare // _block_bytes(plan, sizes, precision)))
+
+
+def _block_bytes(plan: Plan, sizes: ComponentSizes, precision: Precision) -> int:
+    held = sizes.transformer - (sizes.modulation if plan.table else 0)
+    return max(1, sizes.block * BYTES[precision] * held // sizes.transformer)
+
+
+def choose(sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory, quality: Quality) -> Choice:
+    """Take the best plan that fits and that the quality allows. More memory never gives a worse one."""
+    passed_over = ""
+    for plan in allowed(quality, memory, sizes):
+        needs = claim(plan, sizes, work, precision)
+        lack = lacking(needs, memory)
+        if lack is None:
+            return Choice(plan, needs, passed_over or "there is no better one")
+        passed_over = f"{plan.name} would need {lack}"
+    return Choice(None, None, passed_over)
+
+
+def allowed(quality: Quality, memory: Memory, sizes: ComponentSizes) -> Sequence[Plan]:
+    """Give the plans that come into question for this machine and model, best first."""
+    if memory.device is None:
+        return (PLAN_OF["cpu"],)
+    return tuple(
+        plan
+        for plan in PLANS
+        if not plan.on_cpu
+        and (plan.exactness != "lossy" or quality == "allow-quantized")
+        # Nothing to tabulate: the plan before it is the same.
+        and (sizes.modulation or not plan.table)
+    )
+
+
+def lacking(needs: Claim, memory: Memory) -> str | None:
+    """Say which memory is too small for a claim, with both numbers, or None where it fits."""
+    if memory.device is not None and needs.device > memory.device:
+        return f"{gib(needs.device)} GiB of device memory, and {gib(memory.device)} GiB are free"
+    if needs.host > memory.host:
+        return f"{gib(needs.host)} GiB of host memory, and {gib(memory.host)} GiB are free"
+    return None
+
+
+def gib(size: int) -> str:
+    """Write bytes as GiB, to a tenth."""
+    return f"{size / GIB:.1f}"
