@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from PIL import Image
 from torch.multiprocessing.reductions import StorageWeakRef
@@ -42,6 +43,13 @@ def half_mask(size: tuple[int, int] = (SIDE, SIDE)) -> Image.Image:
     mask = Image.new("L", size, 0)
     mask.paste(255, (0, 0, size[0] // 2, size[1]))
     return mask
+
+
+def read_small_references(monkeypatch: pytest.MonkeyPatch, width: int, height: int) -> None:
+    """Scale what the pipelines read to our size: a megapixel takes a CPU a minute and shows nothing here."""
+    for module, more in {"edit": (None,), "edit_inpaint": (None,), "edit_plus": (), "layered": ()}.items():
+        place = f"diffusers.pipelines.qwenimage.pipeline_qwenimage_{module}.calculate_dimensions"
+        monkeypatch.setattr(place, lambda *_, more=more: (width, height, *more))
 
 
 class Card:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from qwen_image_daemon.render.modulation_table import ModulationTable
+from tiny_models import read_small_references
 
 WIDTH, HEIGHT = 96, 64
 STEPS = 3
@@ -88,10 +89,7 @@ def is_same(one: torch.Tensor, other: torch.Tensor) -> bool:
 
 @pytest.fixture(autouse=True)
 def _small_references(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scale what the pipelines read to our size: a megapixel takes a CPU a minute and shows nothing here."""
-    for module, more in {"edit": (None,), "edit_inpaint": (None,), "edit_plus": (), "layered": ()}.items():
-        place = f"diffusers.pipelines.qwenimage.pipeline_qwenimage_{module}.calculate_dimensions"
-        monkeypatch.setattr(place, lambda *_, more=more: (WIDTH, HEIGHT, *more))
+    read_small_references(monkeypatch, WIDTH, HEIGHT)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["float32", "bfloat16"])

@@ -28,7 +28,7 @@ from qwen_image_daemon.render.renderer import (
 )
 from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, PlanName, RenderSettings
-from tiny_models import Card, TinyModel, loaded
+from tiny_models import Card, TinyModel, loaded, read_small_references
 
 GUIDED = RenderRequest(
     task="text-to-image",
@@ -363,10 +363,7 @@ REQUESTS: dict[FamilyName, RenderRequest] = {
 
 @pytest.fixture
 def _small_references(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Scale what the edit pipelines read to our size: a megapixel takes a CPU a minute and shows nothing here."""
-    for module, more in {"edit": (None,), "edit_plus": ()}.items():
-        place = f"diffusers.pipelines.qwenimage.pipeline_qwenimage_{module}.calculate_dimensions"
-        monkeypatch.setattr(place, lambda *_, more=more: (64, 64, *more))
+    read_small_references(monkeypatch, 64, 64)
 
 
 def arranged_and_drawn(model: TinyModel, plan: PlanName, request: RenderRequest, staying: int = 0) -> bytes:

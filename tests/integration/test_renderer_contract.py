@@ -4,6 +4,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 from diffusers import QwenImageImg2ImgPipeline
-from PIL import Image, ImageChops, ImageStat
+from PIL import ImageChops, ImageStat
 
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
@@ -27,10 +28,12 @@ from qwen_image_daemon.render.renderer import (
     RequestRefused,
     UnexpectedFailure,
 )
-from qwen_image_daemon.settings import ModelSettings, RenderSettings
+from qwen_image_daemon.settings import ModelSettings
+from tiny_models import SETTINGS
+from tiny_models import picture as gradient
 
 WIDTH, HEIGHT = 96, 64
-SETTINGS = RenderSettings(device="cpu", precisions=("float32",))
+picture = partial(gradient, size=(WIDTH, HEIGHT))
 PLAIN = RenderRequest(
     task="text-to-image",
     prompt="a lighthouse at dusk",
@@ -42,14 +45,6 @@ PLAIN = RenderRequest(
     seed=7,
 )
 GUIDED = replace(PLAIN, negative_prompt=" ", true_cfg_scale=4.0)
-
-
-def picture(colour: str) -> Image.Image:
-    """Give a gradient in one colour."""
-    black = Image.new("RGB", (WIDTH, HEIGHT))
-    return Image.composite(
-        Image.new("RGB", black.size, colour), black, Image.linear_gradient("L").resize(black.size)
-    )
 
 
 REDRAWN = replace(PLAIN, task="image-to-image", source=picture("orange"), strength=0.6)

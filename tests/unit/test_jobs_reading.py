@@ -10,8 +10,8 @@ from qwen_image_daemon.jobs.batches import PromptList, WantsList
 from qwen_image_daemon.jobs.catalogue import Catalogue, ControlNet
 from qwen_image_daemon.jobs.families import DEMO, FAMILIES, QWEN_IMAGE, Size
 from qwen_image_daemon.jobs.models import AnyJob, ImageToImageJob, TextToImageJob, source_images
-from qwen_image_daemon.jobs.problems import Rejection
-from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, read_drop, read_job
+from qwen_image_daemon.jobs.problems import MAX_PROBLEMS, Rejection
+from qwen_image_daemon.jobs.reading import read_drop, read_job
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.jobs.tasks import TASKS
 

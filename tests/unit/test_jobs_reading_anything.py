@@ -21,9 +21,9 @@ from qwen_image_daemon.jobs import models
 from qwen_image_daemon.jobs.families import ASPECT_RATIOS, Size
 from qwen_image_daemon.jobs.models import AnyJob, TextToImageJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
-from qwen_image_daemon.jobs.problems import Rejection
+from qwen_image_daemon.jobs.problems import MAX_PROBLEMS, Rejection
 from qwen_image_daemon.jobs.quoting import is_control
-from qwen_image_daemon.jobs.reading import MAX_PROBLEMS, job_file_of_recipe, read_job, read_recipe
+from qwen_image_daemon.jobs.reading import job_file_of_recipe, read_job, read_recipe
 from qwen_image_daemon.jobs.recipes import RecipePicture
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.jobs.schema import job_schema

@@ -106,7 +106,7 @@ class BatchWriting:
         )
         source = record.source.path
         with job_log(own.log_file, own.id):
-            earlier = whole.sent.earlier(job, record)
+            earlier = whole.sent.earlier(job, own.id)
             if earlier is not None:
                 log.info("drop.repeated", file=source, earlier=earlier)
                 outcome = Outcome(status="duplicate", finished_at=self.clock(), earlier=earlier)
@@ -175,6 +175,7 @@ class _Sent:
         self._repeats = repeats
         self._place = place
         self._content = content_of(record, *(file.sha256 for file in place.files))
+        self._contents = {job.origin.index: _content_of(job, record) for job in batch.jobs}
         self._known: Mapping[int, str] = {}
         self._ids: dict[int, str] = {}
         self._own: list[tuple[AnyJob, str, str]] = []
@@ -182,21 +183,21 @@ class _Sent:
             if place.key is not None:
                 self._known = self._repeats.find_batch(place.key, self._content)
             for job in batch.jobs:
-                self._repeats.earlier(job.job, _content_of(job, record))
+                self._repeats.earlier(job.job, self._contents[job.origin.index])
         except SameIdOtherContent as other:
             raise BatchRefused((other_content(record, other),)) from None
         except DoneBefore as done:
             raise BatchRefused((done_before(record, done),)) from None
 
-    def earlier(self, job: BatchedJob, record: JobRecord) -> str | None:
-        """Give the id of the earlier job that answers this one; None where this one is to be drawn."""
+    def earlier(self, job: BatchedJob, job_id: str) -> str | None:
+        """Give the id of the earlier job that answers this one; None where this one, `job_id`, is to be drawn."""
         known = self._known.get(job.origin.index)
         if known is None:
-            content = _content_of(job, record)
+            content = self._contents[job.origin.index]
             known = self._repeats.earlier(job.job, content)
             if known is None:
-                self._own.append((job.job, content, record.id))
-        self._ids[job.origin.index] = known or record.id
+                self._own.append((job.job, content, job_id))
+        self._ids[job.origin.index] = known or job_id
         return known
 
     def remember(self) -> None:

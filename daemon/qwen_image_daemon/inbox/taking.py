@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import partial
 from pathlib import PurePosixPath
 
 import structlog
@@ -185,15 +186,11 @@ class TakeIn:
         stamp, recipe_stamp = listing[drop.path], listing[drop.job_file]
         text = read_beneath(self._inbox, drop.job_file, recipe_stamp, MAX_JOB_BYTES + 1)
         picture = _picture_of_recipe(drop)
-        job = read_recipe(text, recipe, self._catalogue, picture)
-        prompt_list = None
-        if isinstance(job, WantsList):
-            found = self._prompt_list(drop, job.name, listing, quiet)
-            if isinstance(found, str):
-                return found
-            prompt_list, listed = found
-            job = read_recipe(text, recipe, self._catalogue, picture, listed)
-        if isinstance(job, WantsList | Rejection):
+        found = self._with_list(partial(read_recipe, text, recipe, self._catalogue, picture), drop, listing, quiet)
+        if isinstance(found, str):
+            return found
+        job, prompt_list = found
+        if isinstance(job, Rejection):
             return f"waits until its recipe is right. {job}"
         files = {drop.path: stamp, drop.job_file: recipe_stamp}
         stem = PurePosixPath(drop.path).stem
@@ -206,6 +203,26 @@ class TakeIn:
             files[prompt_list] = listing[prompt_list]
         ready = Ready(drop, job, files, {picture.name: drop.path}, composed, prompt_list)
         return self._with_pictures(ready, job, listing, quiet)
+
+    def _with_list(
+        self,
+        read: Callable[[PromptList | None], AnyJob | Batch | Rejection | WantsList],
+        drop: Drop,
+        listing: Mapping[str, Stamp],
+        quiet: Collection[str],
+    ) -> tuple[AnyJob | Batch | Rejection, str | None] | str:
+        """Read a drop, and the prompt list that it names; give where that lies, or say what the drop waits for."""
+        job = read(None)
+        if not isinstance(job, WantsList):
+            return job, None
+        found = self._prompt_list(drop, job.name, listing, quiet)
+        if isinstance(found, str):
+            return found
+        prompt_list, listed = found
+        job = read(listed)
+        # The file names the list that was given.
+        assert not isinstance(job, WantsList)
+        return job, prompt_list
 
     def _prompt_list(
         self, drop: Drop, name: str, listing: Mapping[str, Stamp], quiet: Collection[str]
@@ -248,16 +265,10 @@ class TakeIn:
         # One byte more than is allowed shows the reader that the file is too long.
         content = read_beneath(self._inbox, path, stamp, MAX_JOB_BYTES + 1)
         filename = PurePosixPath(printable(path)).name
-        job = read_drop(content, filename, self._catalogue)
-        prompt_list = None
-        if isinstance(job, WantsList):
-            found = self._prompt_list(drop, job.name, listing, quiet)
-            if isinstance(found, str):
-                return found
-            prompt_list, listed = found
-            job = read_drop(content, filename, self._catalogue, listed)
-            # The file names the list that was given.
-            assert not isinstance(job, WantsList)
+        found = self._with_list(partial(read_drop, content, filename, self._catalogue), drop, listing, quiet)
+        if isinstance(found, str):
+            return found
+        job, prompt_list = found
         stamps = {path: stamp} if prompt_list is None else {path: stamp, prompt_list: listing[prompt_list]}
         self._read[path] = _Read(stamps, job, prompt_list)
         return job, prompt_list

@@ -59,12 +59,6 @@ def content_of(record: JobRecord, *more: str) -> str:
     return hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
-def decisive_size(job: AnyJob, sizes: Mapping[str, Size]) -> Size | None:
-    """Give the size of the picture that a job's own size may be taken from; None where it reads none."""
-    images = source_images(job)
-    return sizes[images[0].path] if images else None
-
-
 def complaint(path: str, picture: str, unfit: UnfitPicture) -> Problem:
     """Say what is wrong with a picture."""
     return Problem(where=f"{PurePosixPath(path).name}: {picture}", what=str(unfit), fix=unfit.fix)

@@ -15,12 +15,10 @@ from qwen_image_daemon.jobs.checking import check
 from qwen_image_daemon.jobs.expansion import Draft, Hindered, ListLine, Place, expand
 from qwen_image_daemon.jobs.models import AnyJob, StrictModel
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES, Document
-from qwen_image_daemon.jobs.problems import Fault, Problem, Rejection
+from qwen_image_daemon.jobs.problems import Fault, Problem, Rejection, rejection_of
 from qwen_image_daemon.jobs.prompt_lists import Row, read_list
 from qwen_image_daemon.jobs.quoting import escaped, key_name, quoted
 
-MAX_PROBLEMS: Final = 20
-"""How many problems are written out; the rest is counted."""
 _MAX_FAULTY_JOBS: Final = 50
 """After so many bad jobs the others are not looked at, where one refuses the file."""
 _MAX_NAMED: Final = 3
@@ -53,12 +51,9 @@ class BatchedJob:
     job: AnyJob
     values: Mapping[str, Any]
     """Its settings, as a job file of its own would say them."""
+    text: bytes
+    """The job file (JSON) that asks for this job alone."""
     origin: Origin
-
-    @property
-    def text(self) -> bytes:
-        """Give the job file (JSON) that asks for this job alone."""
-        return job_text(self.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,8 +197,9 @@ class _Reading:
         ids: dict[str, int] = {}
         for index, draft in enumerate(drafts, start=1):
             values = self.fill_in(_named_apart(draft.values, names, index, len(drafts)))
+            text = job_text(values)
             job = check(values, self.catalogue)
-            faults = job if isinstance(job, tuple) else (*_own_id(job, ids, index), *_fits_a_file(values))
+            faults = job if isinstance(job, tuple) else (*_own_id(job, ids, index), *_fits_a_file(text))
             self.found.extend(_Found(draft.place_of(fault.path), fault, index) for fault in faults)
             if not isinstance(job, tuple) and not faults:
                 origin = Origin(
@@ -213,7 +209,7 @@ class _Reading:
                     line=draft.line,
                     matrix={key: _plain(value) for key, value in draft.point.items()},
                 )
-                yield BatchedJob(job, values, origin)
+                yield BatchedJob(job, values, text, origin)
                 continue
             self.left_out.append(values)
             if len(self.left_out) >= _MAX_FAULTY_JOBS and not skip:
@@ -247,16 +243,11 @@ class _Reading:
             if item.job is not None:
                 jobs.append(item.job)
         ordered = sorted(grouped.items(), key=lambda entry: (entry[0][0], entry[0][1] is None, entry[0][1] or 0))
-        problems = [
+        problems = (
             Problem(self._where(is_listed=is_listed, line=line, jobs=jobs, of=of, key=key), what, fix)
-            for (is_listed, line, key, what, fix), jobs in ordered[:MAX_PROBLEMS]
-        ]
-        if len(ordered) > MAX_PROBLEMS:
-            more = f"{len(ordered) - MAX_PROBLEMS} more faults."
-            problems.append(
-                Problem(escaped(self.filename), more, "Correct these first; the others are shown then.")
-            )
-        return Rejection(tuple(problems))
+            for (is_listed, line, key, what, fix), jobs in ordered
+        )
+        return rejection_of(problems, len(ordered), escaped(self.filename))
 
     def _where(self, *, is_listed: bool, line: int | None, jobs: Sequence[int], of: int, key: str) -> str:
         name = PurePosixPath(self.prompt_list.name).name if is_listed and self.prompt_list else self.filename
@@ -293,13 +284,12 @@ def _own_id(job: AnyJob, ids: dict[str, int], index: int) -> Iterator[Fault]:
         yield Fault(("id",), f"job {first} has the id {quoted(job.id)} too.", "Give each job an id of its own.")
 
 
-def _fits_a_file(values: Mapping[str, Any]) -> Iterator[Fault]:
+def _fits_a_file(text: bytes) -> Iterator[Fault]:
     """Want a job that can be sent again alone."""
-    size = len(job_text(values))
-    if size > MAX_JOB_BYTES:
+    if len(text) > MAX_JOB_BYTES:
         yield Fault(
             ("prompt",),
-            f"written alone, this job has {size:,} bytes; a job file has at most {MAX_JOB_BYTES:,}.",
+            f"written alone, this job has {len(text):,} bytes; a job file has at most {MAX_JOB_BYTES:,}.",
             "Shorten the prompt or the negative prompt.",
         )
 

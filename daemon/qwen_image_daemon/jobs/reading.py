@@ -14,14 +14,12 @@ from qwen_image_daemon.jobs.checking import check
 from qwen_image_daemon.jobs.hints import plain
 from qwen_image_daemon.jobs.models import SETTINGS, AnyJob
 from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES, Document, parse
-from qwen_image_daemon.jobs.problems import Fault, KeyPath, Problem, Rejection
+from qwen_image_daemon.jobs.problems import Fault, KeyPath, Problem, Rejection, rejection_of
 from qwen_image_daemon.jobs.quoting import LONGEST_QUOTE, escaped, key_name
 from qwen_image_daemon.jobs.recipes import RecipePicture, filled_in, picture_setting, uses_variables
 
 MAX_RECIPE_BYTES = MAX_JOB_BYTES - 4 * 1024
 """A recipe becomes a job file, with its picture's name in it, which must be one that can be sent again."""
-MAX_PROBLEMS = 20
-"""How many problems are written out; the rest is counted."""
 
 _SIMILAR = 0.75
 NOT_IN_RECIPES = {
@@ -150,14 +148,12 @@ def _rejection(faults: Sequence[Fault], document: Document, filename: str) -> Re
         found = places.get(path, [])
         return found[fault.occurrence] if fault.occurrence < len(found) else None
 
-    ordered = sorted(faults, key=lambda fault: place_of(fault) or nowhere)
     shown = escaped(filename)
-    problems = []
-    for fault in ordered[:MAX_PROBLEMS]:
+
+    def said(fault: Fault) -> Problem:
         place = place_of(fault)
         line = f", line {place.line}" if place is not None else ""
-        problems.append(Problem(f"{shown}{line}: {key_name(fault.path)}", fault.what, fault.fix))
-    if len(ordered) > MAX_PROBLEMS:
-        more = len(ordered) - MAX_PROBLEMS
-        problems.append(Problem(shown, f"{more} more faults.", "Correct these first; the others are shown then."))
-    return Rejection(tuple(problems))
+        return Problem(f"{shown}{line}: {key_name(fault.path)}", fault.what, fault.fix)
+
+    ordered = sorted(faults, key=lambda fault: place_of(fault) or nowhere)
+    return rejection_of(map(said, ordered), len(ordered), shown)

@@ -23,6 +23,7 @@ from qwen_image_daemon.render.memory import (
 )
 from qwen_image_daemon.render.renderer import RenderRequest
 from qwen_image_daemon.settings import PlanName, Precision, RenderSettings
+from qwen_image_daemon.spool.durable import replace_content
 
 log = structlog.get_logger()
 
@@ -57,10 +58,8 @@ class WorkedBefore:
         self._entries[kind] = plan.name, self._clock()
         if self._file is None:
             return
-        unfinished = self._file.with_suffix(".new")
         try:
-            unfinished.write_text(json.dumps(self._entries, indent=2), encoding="utf-8")
-            unfinished.replace(self._file)
+            replace_content(self._file, json.dumps(self._entries, indent=2).encode())
         except OSError as error:
             log.warning("memory.not_noted", file=str(self._file), reason=str(error))
 
