@@ -37,7 +37,7 @@ class WeightPlacement:
         self._placed: dict[torch.Tensor, torch.Tensor] = {}
         """All others, with what they are on the device."""
         self._by_turns: list[torch.Tensor] = []
-        self._streams: list[Streamed | StreamedAhead] = []
+        self._streams: list[Streamed] = []
         self._table: ModulationTable | None = None
         self.plan: Plan | None = None
         self.staying = 0

@@ -6,6 +6,7 @@ and only the working copy is dropped. The hooks are torch's own; the second one 
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -26,58 +27,10 @@ class Streamed:
     """Parts that have their working weights only while they compute. `working` makes them of those at rest."""
 
     def __init__(self, parts: Sequence[Part], working: Callable[[torch.Tensor], torch.Tensor]) -> None:
-        self._working = working
-        self._resting: dict[nn.Module, list[tuple[torch.Tensor, torch.Tensor]]] = {}
-        self._hooks: list[Any] = []
-        for part in parts:
-            self._hooks += [
-                part.module.register_forward_pre_hook(self._before(part.tensors)),
-                part.module.register_forward_hook(self._after, always_call=True),
-            ]
-
-    def rest(self) -> None:
-        """Let everything rest that is still at work."""
-        for module in list(self._resting):
-            self._lay_down(module)
-
-    def remove(self) -> None:
-        """Let all parts rest, and leave them as they are."""
-        for hook in self._hooks:
-            hook.remove()
-        self.rest()
-
-    def _before(self, tensors: Sequence[torch.Tensor]) -> Callable[[nn.Module, Any], None]:
-        def bring(module: nn.Module, _: Any) -> None:
-            resting = self._resting.setdefault(module, [])
-            for tensor in tensors:
-                working = self._working(tensor.data)
-                resting.append((tensor, tensor.data))
-                tensor.data = working
-
-        return bring
-
-    def _after(self, module: nn.Module, *_: Any) -> None:
-        self._lay_down(module)
-
-    def _lay_down(self, module: nn.Module) -> None:
-        for tensor, data in self._resting.pop(module, ()):
-            tensor.data = data
-
-
-class StreamedAhead:
-    """Parts that compute in this order, again and again: while one computes, the next one comes.
-
-    The copies run on a stream of their own, beside the computation where the device has streams; from host memory
-    that is pinned they take no time of the processor either.
-    """
-
-    def __init__(self, parts: Sequence[Part], device: torch.device) -> None:
         self._parts = parts
-        self._device = device
-        self._streams = torch.get_device_module(device)
-        self._side = self._streams.Stream(device)
-        self._coming: dict[int, tuple[list[torch.Tensor], Any]] = {}
+        self._working = working
         self._resting: dict[int, list[tuple[torch.Tensor, torch.Tensor]]] = {}
+        """By the part's place: what its tensors are at rest, while it is at work."""
         self._hooks: list[Any] = []
         for place, part in enumerate(parts):
             self._hooks += [
@@ -86,8 +39,7 @@ class StreamedAhead:
             ]
 
     def rest(self) -> None:
-        """Let everything rest that is still at work, and drop what is on its way."""
-        self._coming.clear()
+        """Let everything rest that is still at work."""
         for place in list(self._resting):
             self._lay_down(place)
 
@@ -99,16 +51,9 @@ class StreamedAhead:
 
     def _before(self, place: int) -> Callable[[nn.Module, Any], None]:
         def bring(_: nn.Module, __: Any) -> None:
-            if place not in self._coming:
-                self._send(place)
-            copies, arrived = self._coming.pop(place)
-            now = self._streams.current_stream(self._device)
-            now.wait_event(arrived)
+            tensors = self._parts[place].tensors
             resting = self._resting.setdefault(place, [])
-            for tensor, copy in zip(self._parts[place].tensors, copies, strict=True):
-                if copy.device.type == "cuda":
-                    # Made on the side stream: the memory must not be given away while it is read.
-                    copy.record_stream(now)
+            for tensor, copy in zip(tensors, self._copies(place), strict=True):
                 resting.append((tensor, tensor.data))
                 tensor.data = copy
 
@@ -118,18 +63,58 @@ class StreamedAhead:
         def lay_down(_: nn.Module, __: Any, result: Any) -> None:
             self._lay_down(place)
             if result is not None:
-                # It is only queued by now: the copy runs beside it.
-                self._send((place + 1) % len(self._parts))
+                self._went_well(place)
 
         return lay_down
+
+    def _copies(self, place: int) -> list[torch.Tensor]:
+        """Give the working weights of a part that is about to compute."""
+        return [self._working(tensor.data) for tensor in self._parts[place].tensors]
+
+    def _went_well(self, place: int) -> None:
+        """Take note that a part has computed."""
+
+    def _lay_down(self, place: int) -> None:
+        for tensor, data in self._resting.pop(place, ()):
+            tensor.data = data
+
+
+class StreamedAhead(Streamed):
+    """Parts that compute in this order, again and again: while one computes, the next one comes.
+
+    The copies run on a stream of their own, beside the computation where the device has streams; from host memory
+    that is pinned they take no time of the processor either.
+    """
+
+    def __init__(self, parts: Sequence[Part], device: torch.device) -> None:
+        self._device = device
+        self._streams = torch.get_device_module(device)
+        self._side = self._streams.Stream(device)
+        self._coming: dict[int, tuple[list[torch.Tensor], Any]] = {}
+        super().__init__(parts, partial(devices.onto, device))
+
+    def rest(self) -> None:
+        """Let everything rest that is still at work, and drop what is on its way."""
+        self._coming.clear()
+        super().rest()
+
+    def _copies(self, place: int) -> list[torch.Tensor]:
+        self._send(place)
+        copies, arrived = self._coming.pop(place)
+        now = self._streams.current_stream(self._device)
+        now.wait_event(arrived)
+        for copy in copies:
+            if copy.device.type == "cuda":
+                # Made on the side stream: the memory must not be given away while it is read.
+                copy.record_stream(now)
+        return copies
+
+    def _went_well(self, place: int) -> None:
+        # It is only queued by now: the copy runs beside it.
+        self._send((place + 1) % len(self._parts))
 
     def _send(self, place: int) -> None:
         if place in self._coming:
             return
         with self._streams.stream(self._side):
-            copies = [devices.onto(self._device, tensor.data) for tensor in self._parts[place].tensors]
-            self._coming[place] = copies, self._side.record_event()
-
-    def _lay_down(self, place: int) -> None:
-        for tensor, data in self._resting.pop(place, ()):
-            tensor.data = data
+            self._coming[place] = super()._copies(place), self._side.record_event()
