@@ -10,6 +10,8 @@ import pytest
 import torch
 from PIL import Image
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
+from torch.utils._pytree import tree_leaves
 
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.lora_folder import LoraFolder
@@ -58,21 +60,67 @@ class Card:
     def __init__(self) -> None:
         self.budget: float = float("inf")
         self.peak = 0
-        self._held: list[tuple[StorageWeakRef, int]] = []
+        self._held: dict[int, tuple[StorageWeakRef, int]] = {}
+        """By the storage's address, which is not used again while the weak reference lives."""
+        self._at_most = 0
+        """Bytes held when they were last counted, and all that came since."""
 
     @property
     def used(self) -> int:
-        self._held = [(storage, size) for storage, size in self._held if not storage.expired()]
-        return sum(size for _, size in self._held)
+        self._held = {at: (storage, size) for at, (storage, size) in self._held.items() if not storage.expired()}
+        self._at_most = sum(size for _, size in self._held.values())
+        return self._at_most
 
     def onto(self, _: torch.device, resting: torch.Tensor) -> torch.Tensor:
-        size = resting.nbytes
-        if self.used + size > self.budget:
-            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes.")
-        copy = resting.clone()
-        self._held.append((StorageWeakRef(copy.untyped_storage()), size))
-        self.peak = max(self.peak, self.used)
+        with _disable_current_modes():
+            self._refuse_beyond_budget(resting.nbytes)
+            copy = resting.clone()
+        self.note(copy)
         return copy
+
+    def off(self, tensor: torch.Tensor) -> torch.Tensor:
+        if not self.holds(tensor):
+            return tensor
+        with _disable_current_modes():
+            return tensor.clone()
+
+    def holds(self, tensor: torch.Tensor) -> bool:
+        return StorageWeakRef(tensor.untyped_storage()).cdata in self._held
+
+    def note(self, tensor: torch.Tensor) -> None:
+        """Count a tensor that is on the card now. Refuses what is beyond the budget."""
+        storage = StorageWeakRef(tensor.untyped_storage())
+        if storage.cdata in self._held:
+            return
+        size = tensor.untyped_storage().nbytes()
+        self._refuse_beyond_budget(size)
+        self._held[storage.cdata] = (storage, size)
+        self._at_most += size
+        if self._at_most > self.peak:
+            self.peak = max(self.peak, self.used)
+
+    def _refuse_beyond_budget(self, size: int) -> None:
+        if self._at_most + size > self.budget and self.used + size > self.budget:
+            raise torch.OutOfMemoryError(f"CUDA out of memory. Tried to allocate {size} bytes.")
+
+
+class Computing(TorchDispatchMode):
+    """Has a card's allocator serve the computation, too: what is computed from a tensor on the card is on it."""
+
+    def __init__(self, card: Card) -> None:
+        super().__init__()
+        self._card = card
+
+    def __torch_dispatch__(self, func: Any, _: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if any(map(self._card.holds, _tensors((args, kwargs)))):
+            for tensor in _tensors(result):
+                self._card.note(tensor)
+        return result
+
+
+def _tensors(tree: Any) -> Iterator[torch.Tensor]:
+    return (leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor))
 
 
 @dataclass(frozen=True)

@@ -10,36 +10,35 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from arranged import (
+    GUIDED,
+    Shortage,
+    drawn,
+    ignore,
+    insert,
+    opened,
+    pipeline_of,
+    plan_of,
+    rendered,
+    steps_of,
+)
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
-from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.renderer import (
+    Arrangement,
     Control,
     Misplaced,
     OutOfMemory,
-    Progress,
-    Rendering,
     RenderRequest,
     UnexpectedFailure,
 )
 from qwen_image_daemon.render.warm_pipeline import CallerProgress
-from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, PlanName, RenderSettings
+from qwen_image_daemon.settings import ControlNetSettings, PlanName
 from tiny_models import Card, TinyModel, loaded, read_small_references
 
-GUIDED = RenderRequest(
-    task="text-to-image",
-    prompt="a lighthouse at dusk",
-    negative_prompt=" ",
-    true_cfg_scale=4.0,
-    num_inference_steps=2,
-    width=64,
-    height=64,
-    seed=7,
-)
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
 ALL: list[PlanName] = [plan.name for plan in PLANS]
 
@@ -53,7 +52,7 @@ def some(plans: Sequence[PlanName], *often: PlanName) -> list[Any]:
 def card(monkeypatch: pytest.MonkeyPatch) -> Card:
     """Let weights that come onto the device come onto this card instead. The CPU computes with them."""
     card = Card()
-    monkeypatch.setattr("qwen_image_daemon.render.devices.onto", card.onto)
+    insert(card, monkeypatch)
     return card
 
 
@@ -64,50 +63,9 @@ def expected(tiny_checkpoint: Path) -> bytes:
     Not on the CPU alone: there mapped weights are aligned otherwise than copies, and round otherwise.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("qwen_image_daemon.render.devices.onto", Card().onto)
+        insert(Card(), patch)
         with opened(tiny_checkpoint) as renderer:
             return drawn(renderer)
-
-
-def opened(
-    checkpoint: Path, placement: PlanName = "resident", state: Path | None = None, **settings: object
-) -> DiffusersRenderer:
-    return DiffusersRenderer(
-        ModelSettings(family="demo", source=str(checkpoint)),
-        RenderSettings.model_validate(
-            {"device": "cpu", "precisions": ("float32",), "placement": placement} | settings
-        ),
-        Accessories(),
-        Lasting(state),
-    )
-
-
-def ignore(_: Progress) -> None:
-    """Take no notice of progress."""
-
-
-def rendered(renderer: DiffusersRenderer, request: RenderRequest = GUIDED) -> Rendering:
-    return renderer.render(request, ignore)
-
-
-def drawn(renderer: DiffusersRenderer, request: RenderRequest = GUIDED) -> bytes:
-    return rendered(renderer, request).image.tobytes()
-
-
-def pipeline_of(renderer: DiffusersRenderer) -> Any:
-    """Reach behind the seam: hooks on the modules are how these tests disturb a model."""
-    loaded, _ = renderer._entered
-    return loaded.warm._pipelines.loaded
-
-
-def steps_of(rendering: Rendering) -> tuple[str, ...]:
-    assert rendering.arrangement is not None
-    return rendering.arrangement.steps_down
-
-
-def plan_of(rendering: Rendering) -> PlanName:
-    assert rendering.arrangement is not None
-    return PLAN_OF[rendering.arrangement.plan].name  # type: ignore[index]
 
 
 def peaks_of(checkpoint: Path, card: Card, plans: list[PlanName]) -> dict[PlanName, int]:
@@ -129,7 +87,7 @@ def test_an_exact_arrangement_draws_the_same_bytes_picture_after_picture(
 
         assert first.image.tobytes() == expected
         assert first.arrangement is not None
-        assert first.arrangement.model_dump() == {"plan": plan, "exactness": "exact", "steps_down": ()}
+        assert first.arrangement == Arrangement(plan=plan, exactness="exact")
         assert drawn(renderer, replace(GUIDED, seed=8, num_inference_steps=3)) != expected
         assert drawn(renderer) == expected
     assert card.used == 0
@@ -235,7 +193,7 @@ def test_memory_that_came_back_is_used_at_once(tiny_checkpoint: Path, expected: 
     assert rendering.image.tobytes() == expected
     assert plan_of(rendering) == "resident"
     (step,) = steps_of(rendering)
-    assert step.startswith("again: Memory ran out: ")
+    assert step.startswith("again: Memory ran out on the device: ")
 
 
 @pytest.mark.usefixtures("card")
@@ -328,26 +286,6 @@ def test_mixed_devices_in_the_middle_of_a_picture_are_repaired_once(
         with Shortage(renderer, times=2, fault=fault), pytest.raises(Misplaced):
             drawn(renderer)
         assert drawn(renderer) == expected
-
-
-class Shortage:
-    """Lets the transformer's last block fail so many times."""
-
-    def __init__(self, renderer: DiffusersRenderer, times: int, fault: Exception | None = None) -> None:
-        self._module = pipeline_of(renderer).transformer.transformer_blocks[-1]
-        self._left = times
-        self._fault = fault or torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
-
-    def __enter__(self) -> None:
-        self._hook = self._module.register_forward_pre_hook(self._refuse)
-
-    def __exit__(self, *_: object) -> None:
-        self._hook.remove()
-
-    def _refuse(self, *_: object) -> None:
-        self._left -= 1
-        if self._left >= 0:
-            raise self._fault
 
 
 # --- every family, LoRAs, ControlNets --------------------------------------------------------------------------

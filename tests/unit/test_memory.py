@@ -196,12 +196,12 @@ def test_every_model_that_is_fetched_from_the_hub_has_known_sizes() -> None:
 def test_what_worked_is_kept_in_mind_for_a_while_and_over_a_restart(tmp_path: Path) -> None:
     now = [1_000.0]
     file = tmp_path / "notes.json"
-    WorkedBefore(file, 60, lambda: now[0]).note("large", PLAN_OF["by-turns"])
+    WorkedBefore(file, 60, lambda: now[0]).note("large", "by-turns")
     again = WorkedBefore(file, 60, lambda: now[0])
-    assert again.plan("large") is PLAN_OF["by-turns"]
-    assert again.plan("small") is None
+    assert again.name("large") == "by-turns"
+    assert again.name("small") is None
     now[0] += 60
-    assert again.plan("large") is None
+    assert again.name("large") is None
 
 
 @pytest.mark.parametrize("text", ["[1", "[1]", '{"large": 3}', '{"large": ["by-turns", "noon"]}'])
@@ -209,6 +209,6 @@ def test_a_file_of_notes_that_is_broken_is_no_obstacle(text: str, tmp_path: Path
     file = tmp_path / "notes.json"
     file.write_text(text, encoding="utf-8")
     notes = WorkedBefore(file, 60)
-    assert notes.plan("large") is None
-    notes.note("large", PLAN_OF["by-turns"])
-    assert WorkedBefore(file, 60).plan("large") is PLAN_OF["by-turns"]
+    assert notes.name("large") is None
+    notes.note("large", "by-turns")
+    assert WorkedBefore(file, 60).name("large") == "by-turns"

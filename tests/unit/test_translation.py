@@ -20,6 +20,7 @@ from qwen_image_daemon.render.error_table import RULES
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     DeviceLost,
+    HostOutOfMemory,
     Misplaced,
     ModelUnavailable,
     OutOfMemory,
@@ -35,12 +36,12 @@ ANSWER = httpx2.Response(404, request=httpx2.Request("GET", "https://hub.example
 
 KNOWN: list[tuple[Exception, type[RenderError]]] = [
     (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."), OutOfMemory),
-    (MemoryError("Unable to allocate 9.00 GiB for an array"), OutOfMemory),
-    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), OutOfMemory),
+    (MemoryError("Unable to allocate 9.00 GiB for an array"), HostOutOfMemory),
+    (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes"), HostOutOfMemory),
     (RuntimeError("MPS backend out of memory (MPS allocated: 9 GB)"), OutOfMemory),
     (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), OutOfMemory),
     (torch.AcceleratorError("CUDA error: out of memory"), OutOfMemory),
-    (OSError(12, "Cannot allocate memory"), OutOfMemory),
+    (OSError(12, "Cannot allocate memory"), HostOutOfMemory),
     (torch.AcceleratorError("CUDA error: an illegal memory access was encountered"), DeviceLost),
     (RuntimeError("CUDA error: CUBLAS_STATUS_EXECUTION_FAILED when calling cublasGemmEx"), DeviceLost),
     (RuntimeError("cuDNN error: CUDNN_STATUS_EXECUTION_FAILED"), DeviceLost),

@@ -8,11 +8,8 @@ from typing import Final
 import structlog
 import torch
 
-from qwen_image_daemon.render.devices import give_back
-from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.ladder import Ladder, Rung
 from qwen_image_daemon.render.renderer import (
-    Arrangement,
     Misplaced,
     OutOfMemory,
     RenderError,
@@ -30,11 +27,14 @@ _ANEW: Final = "arranged anew"
 class ArrangedModel:
     """A loaded model on a device, with the ladder of its arrangements."""
 
-    def __init__(self, warm: WarmPipeline, ladder: Ladder, device: torch.device, heap: Heap) -> None:
+    def __init__(
+        self, warm: WarmPipeline, ladder: Ladder, device: torch.device, give_back: Callable[[], None]
+    ) -> None:
+        """`give_back` returns what nothing uses any more to the device and the host."""
         self.warm = warm
         self.device = device
         self._ladder = ladder
-        self._heap = heap
+        self._give_back = give_back
 
     def draw(
         self, request: RenderRequest, caller: CallerProgress, failure: Callable[[Exception], RenderError]
@@ -68,9 +68,7 @@ class ArrangedModel:
             else:
                 if steps:
                     self._ladder.worked(rung.plan, request)
-                plan = rung.plan
-                arrangement = Arrangement(plan=plan.name, exactness=plan.exactness, steps_down=tuple(steps))
-                return replace(rendering, arrangement=arrangement)
+                return _with_steps(rendering, steps)
             log.warning("memory.stepped_down", step=steps[-1])
 
     def _drawn(self, rung: Rung, request: RenderRequest, caller: CallerProgress) -> Rendering:
@@ -80,6 +78,11 @@ class ArrangedModel:
             self.warm.arrange(rung.plan, device, rung.staying)
         return self.warm.draw(request, caller)
 
-    def _give_back(self) -> None:
-        give_back(self.device)
-        self._heap.trim()
+
+def _with_steps(rendering: Rendering, steps: list[str]) -> Rendering:
+    """Tell the steps down to an arrangement before those that its decoding took."""
+    arrangement = rendering.arrangement
+    if arrangement is None or not steps:
+        return rendering
+    told = arrangement.model_copy(update={"steps_down": (*steps, *arrangement.steps_down)})
+    return replace(rendering, arrangement=told)

@@ -75,6 +75,11 @@ def onto(device: torch.device, resting: torch.Tensor) -> torch.Tensor:
     return resting.to(device, non_blocking=True)
 
 
+def off(tensor: torch.Tensor) -> torch.Tensor:
+    """Give a tensor in host memory."""
+    return tensor.to("cpu")
+
+
 def give_back(device: torch.device) -> None:
     """Collect garbage, wait for the device, and return to it what nothing uses any more."""
     gc.collect()

@@ -13,6 +13,7 @@ from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
 from qwen_image_daemon.render.component_sizes import sizes_of, sizes_of_folder
+from qwen_image_daemon.render.decode_ladder import DecodeLadder
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
@@ -185,7 +186,13 @@ class DiffusersRenderer:
             pipeline = load_pipeline(self._model, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             ladder = self._ladder(pipeline, precision, memory)
-            return ArrangedModel(self._warm(pipeline, precision), ladder, device, self._heap)
+
+            def return_unused() -> None:
+                give_back(device)
+                self._heap.trim()
+
+            warm = self._warm(pipeline, precision, ladder, return_unused)
+            return ArrangedModel(warm, ladder, device, return_unused)
 
         loaded = translated(opened, self._loading_failure)
         loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
@@ -210,7 +217,9 @@ class DiffusersRenderer:
         model = ModelFootprint(self._model.source, sizes, precision, usual.width * usual.height)
         return Ladder(model, memory, self._settings, self._worked)
 
-    def _warm(self, pipeline: Any, precision: Precision) -> WarmPipeline:
+    def _warm(
+        self, pipeline: Any, precision: Precision, ladder: Ladder, return_unused: Callable[[], None]
+    ) -> WarmPipeline:
         def controlnet(name: str) -> Any:
             settings = self._accessories.controlnets.get(name)
             if settings is None:
@@ -226,11 +235,12 @@ class DiffusersRenderer:
                 # The model itself is there: only the jobs with this ControlNet fail.
                 raise UnexpectedFailure(f"The ControlNet {name} cannot be used: {error}", error.fix) from None
 
+        pipelines = TaskPipelines(pipeline, self._model.family, controlnet)
         return WarmPipeline(
-            TaskPipelines(pipeline, self._model.family, controlnet),
+            pipelines,
             Loras(pipeline.transformer, type(pipeline), self._accessories.loras),
             PromptEncoder(pipeline, self._family),
-            self._family,
+            DecodeLadder(pipeline, pipelines.placement, ladder, return_unused),
             self._settings,
         )
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from qwen_image_daemon.render.renderer import (
     DeviceLost,
+    HostOutOfMemory,
     Misplaced,
     ModelUnavailable,
     OutOfMemory,
@@ -36,21 +37,38 @@ class Rule:
     fix: str
 
 
+_SMALLER: Final = "Draw smaller pictures, or free memory on this machine."
+
 RULES: Final = (
     Rule(
-        (torch.OutOfMemoryError, MemoryError),
+        (torch.OutOfMemoryError,),
         r"",
         OutOfMemory,
-        "Memory ran out",
-        "Draw smaller pictures, or free memory on this machine.",
+        "Memory ran out on the device",
+        _SMALLER,
     ),
     Rule(
-        # The CPU's allocator, Apple's, cuBLAS' workspace, and a mapped file: none of them has a type of its own.
+        (MemoryError,),
+        r"",
+        HostOutOfMemory,
+        "Memory ran out on the host",
+        _SMALLER,
+    ),
+    Rule(
+        # The CPU's allocator, and a mapped file: neither has a type of its own.
         (RuntimeError, OSError),
-        r"DefaultCPUAllocator: can't allocate|out of memory|CUBLAS_STATUS_ALLOC_FAILED|Cannot allocate memory",
+        r"DefaultCPUAllocator: can't allocate|Cannot allocate memory",
+        HostOutOfMemory,
+        "Memory ran out on the host",
+        _SMALLER,
+    ),
+    Rule(
+        # Apple's allocator, and cuBLAS' workspace: likewise.
+        (RuntimeError,),
+        r"out of memory|CUBLAS_STATUS_ALLOC_FAILED",
         OutOfMemory,
-        "Memory ran out",
-        "Draw smaller pictures, or free memory on this machine.",
+        "Memory ran out on the device",
+        _SMALLER,
     ),
     Rule(
         (RuntimeError,),  # AcceleratorError is one

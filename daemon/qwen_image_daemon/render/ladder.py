@@ -2,14 +2,16 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import structlog
 
 from qwen_image_daemon.render.component_sizes import ComponentSizes
+from qwen_image_daemon.render.decode_rungs import RUNG_OF, DecodeRung, Decoding
 from qwen_image_daemon.render.memory import (
     PLAN_OF,
     PLANS,
@@ -22,11 +24,15 @@ from qwen_image_daemon.render.memory import (
     claim,
 )
 from qwen_image_daemon.render.renderer import RenderRequest
-from qwen_image_daemon.settings import PlanName, Precision, RenderSettings
+from qwen_image_daemon.settings import Precision, Quality, RenderSettings
 from qwen_image_daemon.spool.durable import replace_content
 
 log = structlog.get_logger()
 
+_DECODING: Final = " decoding"
+"""What a kind of picture is called in the notes where its decoding is meant."""
+_PLAN_CALLED: Final[Mapping[str, Plan]] = MappingProxyType({plan.name: plan for plan in PLANS})
+"""For names out of files, which may be those of another version."""
 _REFERENCE_PIXELS: Final = 1024 * 1024
 """At which the pipelines read each reference, whatever size it has."""
 
@@ -43,19 +49,17 @@ class WorkedBefore:
         self._file = file
         self._for_seconds = for_seconds
         self._clock = clock
-        self._entries: dict[str, tuple[PlanName, float]] = self._read()
+        self._entries: dict[str, tuple[str, float]] = self._read()
 
-    def plan(self, kind: str) -> Plan | None:
-        """Give what worked lately for this kind of picture, if memory ever ran out for it."""
+    def name(self, kind: str) -> str | None:
+        """Give the name of what worked lately for this kind of picture, if memory ever ran out for it."""
         name, at = self._entries.get(kind, (None, 0.0))
         # The host's clock may have been set back since.
-        if name is None or not 0 <= self._clock() - at < self._for_seconds:
-            return None
-        return PLAN_OF[name]
+        return name if 0 <= self._clock() - at < self._for_seconds else None
 
-    def note(self, kind: str, plan: Plan) -> None:
+    def note(self, kind: str, name: str) -> None:
         """Keep in mind what worked."""
-        self._entries[kind] = plan.name, self._clock()
+        self._entries[kind] = name, self._clock()
         if self._file is None:
             return
         try:
@@ -63,12 +67,12 @@ class WorkedBefore:
         except OSError as error:
             log.warning("memory.not_noted", file=str(self._file), reason=str(error))
 
-    def _read(self) -> dict[str, tuple[PlanName, float]]:
+    def _read(self) -> dict[str, tuple[str, float]]:
         if self._file is None or not self._file.exists():
             return {}
         try:
             found = json.loads(self._file.read_text(encoding="utf-8"))
-            return {kind: (name, float(at)) for kind, (name, at) in found.items() if name in PLAN_OF}
+            return {kind: (str(name), float(at)) for kind, (name, at) in found.items()}
         except (OSError, ValueError, TypeError, AttributeError) as error:
             log.warning("memory.notes_unreadable", file=str(self._file), reason=str(error))
             return {}
@@ -115,7 +119,7 @@ class Ladder:
     def first(self, request: RenderRequest) -> Rung:
         """Give what a picture is to be tried with first."""
         plan, reason = self._chosen(request)
-        known = self._worked.plan(self._kind(request))
+        known = _PLAN_CALLED.get(self._worked.name(self._kind(request)) or "")
         if known is not None and PLANS.index(known) >= PLANS.index(plan):
             return Rung(known, 0, f"memory ran out with {plan.name} for such a picture lately")
         model = self._model
@@ -134,7 +138,22 @@ class Ladder:
 
     def worked(self, plan: Plan, request: RenderRequest) -> None:
         """Keep in mind that a picture could be drawn with this plan where a better one ran out of memory."""
-        self._worked.note(self._kind(request), plan)
+        self._worked.note(self._kind(request), plan.name)
+
+    @property
+    def quality(self) -> Quality:
+        """What is allowed where memory is short."""
+        return self._settings.quality
+
+    def ways_to_decode(self, request: RenderRequest, task: Decoding) -> list[DecodeRung]:
+        """Give the ways to decode a picture that come into question, from what worked lately on."""
+        ways = list(task.rungs())
+        known = RUNG_OF.get(self._worked.name(self._kind(request) + _DECODING) or "")
+        return ways[ways.index(known) :] if known in ways else ways
+
+    def decoded_as(self, rung: DecodeRung, request: RenderRequest) -> None:
+        """Keep in mind that a picture could be decoded so where a better way ran out of memory."""
+        self._worked.note(self._kind(request) + _DECODING, rung.name)
 
     def _device(self, plan: Plan, request: RenderRequest) -> int:
         return claim(plan, self._model.sizes, self._work(request), self._model.precision).device

@@ -4,7 +4,7 @@ The host's tensors are kept: they are the checkpoint's mapped files, which take 
 So nothing is ever copied back, and every arrangement can be undone, after whatever failure.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -29,6 +29,7 @@ class WeightPlacement:
         """Take a model that is still in host memory."""
         self._transformer = transformer
         self._text_encoder = text_encoder
+        self._vae = vae
         self._guests: dict[str, nn.Module] = {}
         self._modules: tuple[nn.Module, ...] = (transformer, text_encoder, vae)
         self._host = {tensor: tensor.data for module in self._modules for tensor in _tensors_of(module)}
@@ -39,6 +40,7 @@ class WeightPlacement:
         self._by_turns: list[torch.Tensor] = []
         self._streams: list[Streamed] = []
         self._table: ModulationTable | None = None
+        self._bring: Callable[[torch.Tensor], torch.Tensor] = devices.off
         self.plan: Plan | None = None
         self.staying = 0
         self.device = torch.device("cpu")
@@ -50,6 +52,8 @@ class WeightPlacement:
         """
         self.undo()
         self.device = device
+        # On the CPU the host's own tensors are at work.
+        self._bring = devices.off if plan.on_cpu else partial(devices.onto, device)
         aside: set[torch.Tensor] = set()
         if plan.table:
             self._table = ModulationTable(self._transformer, device)
@@ -87,7 +91,7 @@ class WeightPlacement:
         astray = 0
         for tensor in tensors:
             if tensor not in self._rests and tensor not in self._placed:
-                self._placed[tensor] = tensor.data = devices.onto(self.device, tensor.data)
+                self._placed[tensor] = tensor.data = self._bring(tensor.data)
                 continue
             expected = self._rests.get(tensor, self._placed.get(tensor))
             if expected is not None and not _is_same(tensor, expected):
@@ -95,6 +99,33 @@ class WeightPlacement:
                 astray += 1
         if astray:
             log.warning("weights.put_back", tensors=astray)
+
+    def beside_the_vae(self) -> list[torch.Tensor]:
+        """Give the tensors that can go from the device while only the VAE is at work: the host has them, too."""
+        vae = dict.fromkeys(_tensors_of(self._vae))
+        return [
+            tensor
+            for tensor, there in self._placed.items()
+            if tensor in self._host and tensor not in vae and not _is_same(self._host[tensor], there)
+        ]
+
+    def leave_only_the_vae(self) -> None:
+        """Take off the device all that can go. It comes back with the next `settle`."""
+        for tensor in self.beside_the_vae():
+            tensor.data = self._host[tensor]
+            del self._placed[tensor]
+
+    @contextmanager
+    def vae_on_the_host(self) -> Iterator[None]:
+        """Let the VAE compute on the CPU inside."""
+        kept = [(tensor, tensor.data) for tensor in _tensors_of(self._vae)]
+        try:
+            for tensor, data in kept:
+                tensor.data = devices.off(data)
+            yield
+        finally:
+            for tensor, data in kept:
+                tensor.data = data
 
     @contextmanager
     def plain_weights(self) -> Iterator[None]:

@@ -6,7 +6,8 @@ RenderError
 ├── RequestRefused      permanent     this model cannot draw this request
 ├── TookTooLong         permanent     the job's own limit of time is over
 ├── BadPicture          retry         the model gave NaN, or no picture at all
-├── OutOfMemory         retry         device or host memory ran out
+├── OutOfMemory         retry         memory ran out on the device
+│   └── HostOutOfMemory retry         memory ran out on the host
 ├── Misplaced           retry         parts of the model were on different devices
 ├── UnexpectedFailure   retry         anything that no rule knows
 ├── ModelUnavailable    surroundings  the checkpoint is not there, not whole, or does not fit together
@@ -17,7 +18,7 @@ RenderStopped is no error: it is how a caller leaves a render at a step.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal, Protocol, Self
+from typing import Annotated, ClassVar, Final, Literal, Protocol, Self, get_args
 
 from PIL.Image import Image
 from pydantic import AfterValidator, BaseModel, ConfigDict
@@ -27,6 +28,8 @@ from qwen_image_daemon.jobs.models import LoraUse, SchedulerUse
 from qwen_image_daemon.jobs.tasks import Task
 
 Exactness = Literal["exact", "float-drift", "lossy"]
+EXACTNESSES: Final[tuple[Exactness, ...]] = get_args(Exactness)
+"""In this order: a picture is as exact as the least exact of all that was done for it."""
 Remedy = Literal["permanent", "retry", "surroundings", "replace"]
 Stage = Literal["encode", "denoise", "decode"]
 
@@ -60,9 +63,13 @@ class BadPicture(RenderError):
 
 
 class OutOfMemory(RenderError):
-    """Device or host memory ran out."""
+    """Memory ran out: on the device, where it is not a HostOutOfMemory."""
 
     remedy: ClassVar[Remedy] = "retry"
+
+
+class HostOutOfMemory(OutOfMemory):
+    """Memory ran out on the host."""
 
 
 class Misplaced(RenderError):
@@ -201,7 +208,12 @@ class Arrangement(BaseModel):
     """Name of the arrangement; `qwen-image-daemon plan` explains them."""
     exactness: Exactness
     """exact: the picture of an unlimited card, to the bit. float-drift: computed on another device than asked for,
-    whose rounding differs. lossy: with weights in fewer bits."""
+    or in another order, whose rounding differs. lossy: with weights in fewer bits, or decoded in tiles."""
+    levers: tuple[str, ...] = ()
+    """What made it not exact, one sentence each without its full stop; none where it is exact."""
+    decoding: str = "whole"
+    """How it was decoded: whole; alone: with nothing else on the device; sliced: one layer after the other;
+    tiles-512, tiles-256, tiles-128: in tiles of so many pixels; cpu: on the CPU."""
     steps_down: tuple[str, ...] = ()
     """What was done because memory ran out, one after the other."""
 

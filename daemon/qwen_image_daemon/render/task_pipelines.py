@@ -6,7 +6,7 @@ from typing import Any
 import diffusers
 import torch
 
-from qwen_image_daemon.jobs.families import FamilyName
+from qwen_image_daemon.jobs.families import FAMILIES, FamilyName
 from qwen_image_daemon.render.models import MODELS, Way
 from qwen_image_daemon.render.placement import WeightPlacement
 
@@ -23,6 +23,7 @@ class TaskPipelines:
         self.placement = WeightPlacement(loaded.transformer, loaded.text_encoder, loaded.vae)
         self.scheduler: Any = loaded.scheduler
         """The checkpoint's own. Pictures are drawn with copies."""
+        self.family = FAMILIES[family]
         self._facts = MODELS[family]
         self._controlnet = controlnet
         self._kept_controlnet: tuple[str, Any] | None = None

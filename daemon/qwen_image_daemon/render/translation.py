@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from qwen_image_daemon.render.error_table import RULES
-from qwen_image_daemon.render.renderer import ModelUnavailable, RenderError, UnexpectedFailure
+from qwen_image_daemon.render.renderer import ModelUnavailable, OutOfMemory, RenderError, UnexpectedFailure
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -32,6 +32,14 @@ def rendering_failure(fault: Exception) -> RenderError:
     return _by_rule(fault) or UnexpectedFailure(
         f"Drawing failed: {_told(fault)}", "Try again; where it comes back, report it with the log."
     )
+
+
+def shortage(fault: Exception) -> OutOfMemory:
+    """Say that memory ran out, and where. Raises the fault itself where it is anything else."""
+    told = _by_rule(fault)
+    if isinstance(told, OutOfMemory):
+        return told
+    raise fault
 
 
 def translated(

@@ -10,9 +10,10 @@ import structlog
 import torch
 from PIL import Image
 
-from qwen_image_daemon.jobs.families import Family, Size
+from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.calls import arguments_of
-from qwen_image_daemon.render.decoding import decoded, refuse_not_finite
+from qwen_image_daemon.render.decode_ladder import Decoded, DecodeLadder
+from qwen_image_daemon.render.decoding import refuse_not_finite
 from qwen_image_daemon.render.differences import (
     drawn_size,
     pipeline_of,
@@ -27,6 +28,8 @@ from qwen_image_daemon.render.models import MODELS, Pipeline, way_of
 from qwen_image_daemon.render.picture_gate import refuse_no_picture, refuse_unchanged
 from qwen_image_daemon.render.position_caches import forget_positions
 from qwen_image_daemon.render.renderer import (
+    EXACTNESSES,
+    Arrangement,
     BadPicture,
     Progress,
     Rendering,
@@ -90,13 +93,14 @@ class WarmPipeline:
         pipelines: TaskPipelines,
         loras: Loras,
         prompts: PromptEncoder,
-        family: Family,
+        decoder: DecodeLadder,
         limits: RenderSettings,
     ) -> None:
         self._pipelines = pipelines
+        self._decoder = decoder
         self._loras = loras
         self._prompts = prompts
-        self._family = family
+        self._family = pipelines.family
         self._limits = limits
 
     def draw(self, request: RenderRequest, caller: CallerProgress) -> Rendering:
@@ -185,10 +189,11 @@ class WarmPipeline:
                 latents = self._denoised(plan, prompts, caller)
                 denoised = time.perf_counter()
                 _refuse_other_passes(len(passes), plan)
-                caller.report("decode", plan.steps, plan.steps)
                 with decoding:
-                    pictures = decoded(self._pipelines.loaded, latents, plan.size, request.layers)
-                image = self._looked_at(request, pictures)
+                    drawn = self._decoder.decoded(
+                        latents, plan.size, request, lambda: caller.report("decode", plan.steps, plan.steps)
+                    )
+                image = self._looked_at(request, drawn.pictures)
                 seconds = StageSeconds(
                     encode=encoded - started,
                     denoise=denoised - encoded,
@@ -204,10 +209,24 @@ class WarmPipeline:
             image=image,
             seconds=seconds,
             steps=plan.steps,
-            layers=pictures if request.layers is not None else (),
+            layers=drawn.pictures if request.layers is not None else (),
             caption=caption,
             passes=len(passes),
             adjustments=plan.adjustments,
+            arrangement=self._arrangement(drawn),
+        )
+
+    def _arrangement(self, drawn: Decoded) -> Arrangement | None:
+        plan = self._pipelines.placement.plan
+        if plan is None:
+            return None
+        inexact = [each for each in (plan, drawn.rung) if each.exactness != "exact"]
+        return Arrangement(
+            plan=plan.name,
+            exactness=max((plan.exactness, drawn.rung.exactness), key=EXACTNESSES.index),
+            levers=tuple(each.what for each in inexact),
+            decoding=drawn.rung.name,
+            steps_down=drawn.steps_down,
         )
 
     def _looked_at(self, request: RenderRequest, pictures: tuple[Image.Image, ...]) -> Image.Image:

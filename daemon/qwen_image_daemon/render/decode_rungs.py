@@ -1,0 +1,77 @@
+"""The ways to decode a picture, from the best to the one that takes the least of the device. Imports no torch.
+
+Each takes what those before it left: what is off the device stays off, what is sliced stays sliced.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from qwen_image_daemon.jobs.families import Size
+from qwen_image_daemon.render.renderer import Exactness
+from qwen_image_daemon.settings import Quality
+
+_TILES: Final = (512, 256, 128)
+"""The VAEs' own tiles have 256 pixels a side. Larger ones leave fewer seams, smaller ones take less memory."""
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeRung:
+    """One way to decode."""
+
+    name: str
+    what: str
+    """What is done, in a sentence without its full stop."""
+    exactness: Exactness = "exact"
+    tile: int | None = None
+    """Pixels of a tile's side; None: whole."""
+
+
+WHOLE: Final = DecodeRung("whole", "the picture was decoded in one piece")
+ALONE: Final = DecodeRung("alone", "the picture was decoded with everything but the VAE off the device")
+SLICED: Final = DecodeRung("sliced", "layers were decoded one after the other, not together", "float-drift")
+CPU: Final = DecodeRung("cpu", "the picture was decoded on the CPU", "float-drift")
+
+RUNGS: Final[tuple[DecodeRung, ...]] = (
+    WHOLE,
+    ALONE,
+    # How a convolution is computed, and so how it rounds, may depend on how many pictures it is given.
+    SLICED,
+    *(
+        DecodeRung(f"tiles-{side}", f"the picture was decoded in tiles of {side} pixels", "lossy", side)
+        for side in _TILES
+    ),
+    CPU,
+)
+"""Best first: what changes the picture most comes after what does not, but before minutes of the CPU."""
+
+RUNG_OF: Final[Mapping[str, DecodeRung]] = MappingProxyType({rung.name: rung for rung in RUNGS})
+
+
+@dataclass(frozen=True, slots=True)
+class Decoding:
+    """What there is to decode, and what is allowed for it."""
+
+    size: Size
+    pictures: int
+    """That are decoded together: the layers of a layered request."""
+    quality: Quality
+    has_device: bool
+    """There is a device beside the host's memory."""
+    has_company: bool
+    """There is something beside the VAE on the device that can go."""
+
+    def rungs(self) -> Iterator[DecodeRung]:
+        """Give the ways that come into question, best first."""
+        for rung in RUNGS:
+            if rung is SLICED and self.pictures == 1:
+                continue
+            if (rung is ALONE and not self.has_company) or (rung is CPU and not self.has_device):
+                continue
+            if rung.tile is not None and (self.quality == "lossless" or self._is_one_tile(rung.tile)):
+                continue
+            yield rung
+
+    def _is_one_tile(self, side: int) -> bool:
+        return max(self.size.width, self.size.height) <= side
