@@ -1102,9 +1102,14 @@ export interface CurrentJob {
   steps: number;
   started_at: string;
   /**
-   * Estimated time to the end of the job; null before the first step is done.
+   * Estimated time to the end of the job: by its own pace once a step is done, before that by the pace of such
+   * pictures; null where none was drawn.
    */
   eta_seconds: number | null;
+  /**
+   * What is out of the ordinary: the CPU draws it as the last resort, and how long a picture takes there.
+   */
+  note: string | null;
 }
 /**
  * One job that is not given out yet.

@@ -38,6 +38,10 @@ PlanName = Literal[
     "blocks-table",
     "blocks",
     "leaves",
+    "encoder-disk",
+    "encoder-disk-table",
+    "disk-table",
+    "disk",
     "cpu",
 ]
 """Arrangements of a model in memory, best first. `render/memory.py` says what they are."""
@@ -218,6 +222,8 @@ class RenderSettings(Section):
     """After memory ran out, pictures of that kind begin with the arrangement that worked, for so long."""
     cpu_fallback: bool = False
     """Where no arrangement fits the device, draw on the CPU: hours instead of seconds for a real model."""
+    cpu_fallback_max_seconds: Positive = 21_600.0
+    """A picture that would take longer there, by its estimate, fails instead: all other jobs would wait for it."""
     trust_remote_code: bool = False
     """Let a checkpoint bring its own Python code. The Qwen-Image classes need none: leave it off."""
     step_timeout_seconds: Positive = 600.0

@@ -144,9 +144,9 @@ def test_plan_prints_every_plan_and_why_one_is_taken(box: Box) -> None:
 
 
 def test_plan_ends_with_1_where_nothing_fits(box: Box) -> None:
-    done = called(box, "plan", "--vram", "8", "--ram", "16")
+    done = called(box, "plan", "--vram", "8", "--ram", "1")
     assert done.returncode == 1
-    assert "Nothing fits: leaves would need 54.5 GiB of host memory" in done.stdout
+    assert "Nothing fits: disk would need 2.0 GiB of host memory" in done.stdout
 
 
 def test_plan_refuses_amounts_and_sizes_that_are_none(box: Box) -> None:

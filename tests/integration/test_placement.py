@@ -32,12 +32,13 @@ from qwen_image_daemon.render.renderer import (
     Control,
     Misplaced,
     OutOfMemory,
+    Progress,
     RenderRequest,
     UnexpectedFailure,
 )
 from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import ControlNetSettings, PlanName
-from tiny_models import Card, TinyModel, loaded, read_small_references
+from tiny_models import Card, Computing, TinyModel, loaded, read_small_references
 
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
 ALL: list[PlanName] = [plan.name for plan in PLANS]
@@ -204,6 +205,8 @@ def test_each_step_down_is_told(tiny_checkpoint: Path) -> None:
     assert plan_of(rendering) == "encoder-streamed"
     assert [step.partition(":")[0] for step in steps_of(rendering)] == [
         "again",
+        # Asked, not assumed: another transformer may have it.
+        "QwenImageTransformer2DModel cannot compute attention in slices",
         "as resident-table instead of resident",
         "as encoder-streamed instead of resident-table",
     ]
@@ -231,6 +234,74 @@ def test_the_cpu_is_the_last_resort_where_it_is_allowed(tiny_checkpoint: Path) -
 
     assert rendering.arrangement is not None
     assert (rendering.arrangement.plan, rendering.arrangement.exactness) == ("cpu", "float-drift")
+    assert rendering.arrangement.levers == ("drawn on the CPU",)
+    assert steps_of(rendering)[-1].startswith("drawn on the CPU, which takes about ")
+
+
+@pytest.mark.usefixtures("card")
+def test_while_the_cpu_draws_as_the_last_resort_its_time_is_told_and_beyond_the_limit_it_does_not(
+    tiny_checkpoint: Path,
+) -> None:
+    told: list[Progress] = []
+    with opened(tiny_checkpoint, "leaves", cpu_fallback=True) as renderer, Shortage(renderer, times=2):
+        renderer.render(GUIDED, told.append)
+    assert told[-1].note is not None
+    assert told[-1].expected_seconds is not None
+
+    limit = 1e-6
+    with opened(tiny_checkpoint, "leaves", cpu_fallback=True, cpu_fallback_max_seconds=limit) as renderer:
+        with Shortage(renderer, times=2), pytest.raises(OutOfMemory) as failure:
+            drawn(renderer)
+        assert "render.cpu_fallback_max_seconds" in str(failure.value)
+        assert "as the last resort would take about" in str(failure.value)
+        assert plan_of(rendered(renderer)) == "leaves"
+
+
+@pytest.mark.usefixtures("card")
+def test_where_the_hosts_memory_runs_out_the_next_arrangement_reads_from_disk(
+    tiny_checkpoint: Path, expected: bytes
+) -> None:
+    fault = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 4 bytes")
+    with opened(tiny_checkpoint, "encoder-streamed") as renderer, Shortage(renderer, 2, fault):
+        rendering = rendered(renderer)
+
+    assert rendering.image.tobytes() == expected
+    assert plan_of(rendering) == "encoder-disk"
+    step = "as encoder-disk instead of encoder-streamed: Memory ran out on the host: "
+    assert steps_of(rendering)[-1].startswith(step)
+
+
+@pytest.mark.usefixtures("card")
+def test_attention_is_sliced_first_where_the_transformer_can_and_whole_again_for_the_next_picture(
+    tiny_checkpoint: Path, expected: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr(
+        "diffusers.QwenImageTransformer2DModel.set_attention_slice",
+        lambda _, size: asked.append(size),
+        raising=False,
+    )
+    with opened(tiny_checkpoint) as renderer:
+        with Shortage(renderer, times=2):
+            rendering = rendered(renderer)
+        assert rendering.arrangement is not None
+        assert (plan_of(rendering), rendering.arrangement.exactness) == ("resident", "float-drift")
+        assert rendering.arrangement.levers == ("attention was computed in slices",)
+        assert asked == ["auto", None]
+        assert drawn(renderer) == expected
+
+
+def test_with_no_memory_at_all_the_job_fails_and_the_next_is_drawn_as_ever(
+    tiny_checkpoint: Path, expected: bytes, card: Card
+) -> None:
+    with opened(tiny_checkpoint) as renderer:
+        card.budget = 0
+        with Computing(card), pytest.raises(OutOfMemory):
+            drawn(renderer)
+
+        assert card.used == 0
+        card.budget = float("inf")
+        assert drawn(renderer) == expected
 
 
 @pytest.mark.usefixtures("card")

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes
-from qwen_image_daemon.render.ladder import WorkedBefore
 from qwen_image_daemon.render.memory import (
     GIB,
     PLAN_OF,
@@ -21,6 +20,7 @@ from qwen_image_daemon.render.memory import (
     claim,
     lacking,
 )
+from qwen_image_daemon.render.remembered import WorkedBefore
 from qwen_image_daemon.settings import PlanName, Quality
 
 QWEN_IMAGE = KNOWN_SIZES["qwen-image"]
@@ -89,11 +89,13 @@ def test_a_plan_claims_what_the_weights_and_the_picture_take(
     assert needs.work / GIB == pytest.approx(work_gib, abs=0.06)
 
 
-def test_streaming_needs_the_weights_in_host_memory() -> None:
-    assert chosen("RTX 4080", host=32) is None
+def test_streaming_needs_the_weights_in_host_memory_or_reads_them_from_disk() -> None:
+    assert chosen("RTX 4080", host=32) == "disk-table"
+    assert chosen("RTX 5090", host=16) == "encoder-disk-table"
+    assert chosen("RTX 4080", host=1) is None
 
-    choice = choose(QWEN_IMAGE, SQUARE, "bfloat16", Memory(16 * GIB, 32 * GIB), "lossless")
-    assert "54.5 GiB of host memory, and 32.0 GiB are free" in choice.reason
+    choice = choose(QWEN_IMAGE, SQUARE, "bfloat16", Memory(16 * GIB, 1 * GIB), "lossless")
+    assert "2.0 GiB of host memory, and 1.0 GiB are free" in choice.reason
 
 
 def test_the_reason_names_the_better_plan_and_what_it_lacks() -> None:
@@ -118,7 +120,7 @@ def test_blocks_stay_only_where_the_others_are_streamed() -> None:
 
     staying = {plan.name: blocks_that_stay(plan, QWEN_IMAGE, SQUARE, "bfloat16", memory) for plan in PLANS}
 
-    assert {name for name, count in staying.items() if count} == {"blocks-table", "blocks"}
+    assert {name for name, count in staying.items() if count} == {"blocks-table", "blocks", "disk-table", "disk"}
     assert staying["blocks"] == 59
 
 

@@ -47,6 +47,8 @@ def describe(status: DaemonStatus, *, running: bool) -> Iterator[str]:
         job = status.current
         eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s left"
         yield f"drawing {job.name}: picture {job.image} of {job.images}, step {job.step} of {job.steps}{eta}"
+        if job.note is not None:
+            yield f"  {job.note}"
     counts = status.counts
     yield (
         f"{counts.queued} queued, {counts.waiting} waiting; given out: {counts.succeeded} succeeded, "

@@ -1,15 +1,21 @@
 """Drawing with whatever arrangement of the model the memory bears, stepping down where it runs out."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Final
 
 import structlog
 import torch
 
+from qwen_image_daemon.render.cpu_rate import measured_rate
+from qwen_image_daemon.render.devices import DTYPES
+from qwen_image_daemon.render.effort import spelled
 from qwen_image_daemon.render.ladder import Ladder, Rung
+from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.renderer import (
+    HostOutOfMemory,
     Misplaced,
     OutOfMemory,
     RenderError,
@@ -28,10 +34,16 @@ class ArrangedModel:
     """A loaded model on a device, with the ladder of its arrangements."""
 
     def __init__(
-        self, warm: WarmPipeline, ladder: Ladder, device: torch.device, give_back: Callable[[], None]
+        self,
+        warm: WarmPipeline,
+        ladder: Ladder,
+        meter: PeakMeter,
+        device: torch.device,
+        give_back: Callable[[], None],
     ) -> None:
         """`give_back` returns what nothing uses any more to the device and the host."""
         self.warm = warm
+        self.meter = meter
         self.device = device
         self._ladder = ladder
         self._give_back = give_back
@@ -48,17 +60,15 @@ class ArrangedModel:
         rung = self._ladder.first(request)
         steps: list[str] = []
         while True:
+            self._announce(rung, request, caller)
             try:
                 rendering = translated(partial(self._drawn, rung, request, caller), failure, caller.is_callers_own)
             except OutOfMemory as error:
                 self._give_back()
-                below = self._ladder.below(rung, request, str(error)) if steps else rung
+                below = self._below(rung, request, error, steps)
                 if below is None:
-                    # The next picture begins at the top, with nothing on the device.
-                    self.warm.forget_arrangement()
-                    self._give_back()
+                    self._begin_at_the_top()
                     raise
-                steps.append(f"{'again' if below is rung else f'as {below} instead of {rung}'}: {error}")
                 rung = below
             except Misplaced as error:
                 if any(step.startswith(_ANEW) for step in steps):
@@ -68,21 +78,82 @@ class ArrangedModel:
             else:
                 if steps:
                     self._ladder.worked(rung.plan, request)
-                return _with_steps(rendering, steps)
+                rendering = _told(rendering, rung, caller.note, steps)
+                self._learn(rung, request, rendering)
+                return rendering
             log.warning("memory.stepped_down", step=steps[-1])
+
+    def _below(self, rung: Rung, request: RenderRequest, error: OutOfMemory, steps: list[str]) -> Rung | None:
+        """Give what is tried next, and put down why."""
+        if not steps:
+            steps.append(f"again: {error}")
+            return rung
+        below = self._ladder.below(rung, request, error)
+        if below is None:
+            return None
+        unsliced = self._ladder.unsliced
+        if unsliced is not None and unsliced not in steps and not isinstance(error, HostOutOfMemory):
+            steps.append(unsliced)
+        steps.append(f"as {below} instead of {rung}: {error}")
+        return below
+
+    def _announce(self, rung: Rung, request: RenderRequest, caller: CallerProgress) -> None:
+        """Say how long the picture will take. Raises OutOfMemory where that is too long for the CPU."""
+        count = self.warm.steps_of(request)
+        seconds = self._ladder.seconds_known(rung.plan, request, count)
+        caller.note = None
+        if self._ladder.is_last_resort(rung.plan, request):
+            seconds = seconds or self._ladder.operations(request, count) / self._cpu_rate
+            if seconds > self._ladder.most_cpu_seconds:
+                self._begin_at_the_top()
+                raise _too_slow(seconds, self._ladder.most_cpu_seconds, rung.reason)
+            caller.note = f"drawn on the CPU, which takes about {spelled(seconds)} a picture"
+            log.warning(
+                "memory.last_resort", cpu_seconds=round(seconds), cpu_tflops=round(self._cpu_rate / 1e12, 3)
+            )
+        caller.expected_seconds = seconds
+
+    @cached_property
+    def _cpu_rate(self) -> float:
+        return measured_rate(DTYPES[self._ladder.precision])
 
     def _drawn(self, rung: Rung, request: RenderRequest, caller: CallerProgress) -> Rendering:
         if self.warm.arranged != (rung.plan, rung.staying):
             device = torch.device("cpu") if rung.plan.on_cpu else self.device
             log.info("memory.arranging", plan=str(rung), device=str(device), reason=rung.reason)
             self.warm.arrange(rung.plan, device, rung.staying)
-        return self.warm.draw(request, caller)
+        self.meter.begin()
+        with self.warm.sliced_attention() if rung.attention == "sliced" else nullcontext():
+            return self.warm.draw(request, caller)
+
+    def _begin_at_the_top(self) -> None:
+        """Leave nothing on the device, for the next picture."""
+        self.warm.forget_arrangement()
+        self._give_back()
+
+    def _learn(self, rung: Rung, request: RenderRequest, rendering: Rendering) -> None:
+        arrangement = rendering.arrangement
+        undisturbed = arrangement is not None and not arrangement.steps_down and arrangement.decoding == "whole"
+        # The peak of the device says nothing of what the CPU took, nor that of a picture that ran out of memory.
+        measured = undisturbed and rung.plan.on_cpu == (self.device.type == "cpu")
+        self._ladder.learn(rung, request, rendering, self.meter.peak_bytes() if measured else None)
 
 
-def _with_steps(rendering: Rendering, steps: list[str]) -> Rendering:
-    """Tell the steps down to an arrangement before those that its decoding took."""
+def _too_slow(seconds: float, most: float, reason: str) -> OutOfMemory:
+    return OutOfMemory(
+        f"The CPU as the last resort would take about {spelled(seconds)} for this picture, longer than the "
+        f"{spelled(most)} that the settings allow (render.cpu_fallback_max_seconds). Before that: {reason}",
+        "Draw smaller pictures or in fewer steps, or raise render.cpu_fallback_max_seconds.",
+    )
+
+
+def _told(rendering: Rendering, rung: Rung, note: str | None, steps: list[str]) -> Rendering:
+    """Say in the rendering how the model was arranged for it, beside how it was decoded."""
     arrangement = rendering.arrangement
-    if arrangement is None or not steps:
+    if arrangement is None:
         return rendering
-    told = arrangement.model_copy(update={"steps_down": (*steps, *arrangement.steps_down)})
-    return replace(rendering, arrangement=told)
+    told = (*steps, *(() if note is None else (note,)), *arrangement.steps_down)
+    arrangement = arrangement.model_copy(update={"steps_down": told})
+    if rung.attention == "sliced":
+        arrangement = arrangement.less_exact("float-drift", "attention was computed in slices")
+    return replace(rendering, arrangement=arrangement)

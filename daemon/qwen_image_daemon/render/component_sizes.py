@@ -35,6 +35,9 @@ class ComponentSizes:
     text_encoder_leaf: int
     """Those of the largest single layer: the vocabulary."""
     vae: int
+    mapped: bool = True
+    """The host's tensors are the checkpoint's files, mapped, and take no memory that is needed elsewhere. They are
+    copies where the files have another precision."""
 
     @property
     def total(self) -> int:
@@ -85,6 +88,13 @@ def sizes_of_folder(folder: Path) -> ComponentSizes:
     Raises ModelUnavailable naming the file that is missing, cut short or unreadable.
     """
     return sizes_of(*(dict(_tensors_of(folder / name)) for name in ("transformer", "text_encoder", "vae")))
+
+
+def parameters_in(place: Path) -> int:
+    """Count the parameters in a safetensors file, or in those of a folder. Raises as `sizes_of_folder` does."""
+    if place.is_dir():
+        return sum(count for _, count in _tensors_of(place))
+    return sum(count for _, count in _tensors_in(place))
 
 
 def sizes_of(transformer: Mapping[str, int], encoder: Mapping[str, int], vae: Mapping[str, int]) -> ComponentSizes:

@@ -75,6 +75,22 @@ def onto(device: torch.device, resting: torch.Tensor) -> torch.Tensor:
     return resting.to(device, non_blocking=True)
 
 
+def pinned_for(device: torch.device, resting: torch.Tensor) -> torch.Tensor:
+    """Give a tensor in host memory that the device can read by itself, where it can.
+
+    Raises MemoryError where the host has no more of it.
+    """
+    if device.type != "cuda":
+        return resting
+    try:
+        return resting.pin_memory()
+    except RuntimeError as error:
+        # CUDA says "out of memory" of the host's, too.
+        if "out of memory" not in str(error):
+            raise
+        raise MemoryError(f"{resting.nbytes} bytes could not be pinned: {error}") from error
+
+
 def off(tensor: torch.Tensor) -> torch.Tensor:
     """Give a tensor in host memory."""
     return tensor.to("cpu")

@@ -18,12 +18,15 @@ from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
 from qwen_image_daemon.render.host_memory import Heap
-from qwen_image_daemon.render.ladder import Ladder, ModelFootprint, WorkedBefore
+from qwen_image_daemon.render.ladder import Ladder, ModelFootprint
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
-from qwen_image_daemon.render.memory import Memory
+from qwen_image_daemon.render.mapped_files import are_mapped
+from qwen_image_daemon.render.memory import BYTES, Memory
 from qwen_image_daemon.render.memory_report import device_memory, free_memory
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.peaks import PeakMeter
+from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     MemoryInfo,
@@ -46,8 +49,6 @@ from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
 
 log = structlog.get_logger()
 
-PLANS_THAT_WORKED = "plans-that-worked.json"
-
 
 class DiffusersRenderer:
     """One checkpoint on one device, loaded in the first precision that the machine and the checkpoint bear."""
@@ -66,8 +67,7 @@ class DiffusersRenderer:
         lasting = lasting or Lasting()
         self._handed_over = lasting.handed_over
         self._family = FAMILIES[model.family]
-        notes = lasting.state and lasting.state / PLANS_THAT_WORKED
-        self._worked = WorkedBefore(notes, settings.placement_retry_seconds)
+        self._remembered = Remembered.in_folder(lasting.state, settings.placement_retry_seconds)
         self._loaded: tuple[ArrangedModel, ModelInfo] | None = None
         self._parts: dict[str, Part] = {}
         """What the next model may have in common with this one, by component."""
@@ -139,7 +139,8 @@ class DiffusersRenderer:
             give_back(loaded.device)
             self._heap.trim_if_grown()
             self._used = False
-        return translated(lambda: device_memory(loaded.device), rendering_failure)
+        now = translated(lambda: device_memory(loaded.device), rendering_failure)
+        return now.model_copy(update={"peak_bytes": loaded.meter.reported(now.peak_bytes)})
 
     @property
     def _entered(self) -> tuple[ArrangedModel, ModelInfo]:
@@ -192,7 +193,7 @@ class DiffusersRenderer:
                 self._heap.trim()
 
             warm = self._warm(pipeline, precision, ladder, return_unused)
-            return ArrangedModel(warm, ladder, device, return_unused)
+            return ArrangedModel(warm, ladder, PeakMeter(device), device, return_unused)
 
         loaded = translated(opened, self._loading_failure)
         loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
@@ -212,10 +213,25 @@ class DiffusersRenderer:
         parts = (pipeline.transformer, pipeline.text_encoder, pipeline.vae)
         sizes = sizes_of(*({name: tensor.numel() for name, tensor in part.named_parameters()} for part in parts))
         # A head that is still there is needed: the layered model describes pictures.
-        sizes = replace(sizes, text_encoder=sizes.text_encoder + sizes.text_encoder_head)
-        usual = self._family.sizes["1:1"]
-        model = ModelFootprint(self._model.source, sizes, precision, usual.width * usual.height)
-        return Ladder(model, memory, self._settings, self._worked)
+        sizes = replace(
+            sizes,
+            text_encoder=sizes.text_encoder + sizes.text_encoder_head,
+            mapped=are_mapped(
+                (tensor.data_ptr(), tensor.nbytes) for part in parts for tensor in part.parameters()
+            ),
+        )
+        transformer = pipeline.transformer
+        slices = hasattr(transformer, "set_attention_slice")
+        model = ModelFootprint(
+            source=self._model.source,
+            sizes=sizes,
+            precision=precision,
+            usual=self._family.sizes["1:1"],
+            width=transformer.inner_dim,
+            guests=lambda request: BYTES[precision] * self._accessories.parameters_beside(request),
+            unsliced=None if slices else f"{type(transformer).__name__} cannot compute attention in slices",
+        )
+        return Ladder(model, memory, self._settings, self._remembered)
 
     def _warm(
         self, pipeline: Any, precision: Precision, ladder: Ladder, return_unused: Callable[[], None]

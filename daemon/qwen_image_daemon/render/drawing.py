@@ -95,7 +95,7 @@ class JobDrawing:
     def _progress(self, entry: Entry, pace: Pace, deadline: Deadline, index: int) -> Callable[[Progress], None]:
         def note(progress: Progress) -> None:
             self._reporter.say_current(pace.at(index, progress))
-            self._interruptions.at_step(entry.id)
+            self._interruptions.at_step(entry.id, progress)
             deadline.check()
 
         return note

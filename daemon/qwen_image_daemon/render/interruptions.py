@@ -1,11 +1,15 @@
 """What a drawing is interrupted by, and the signs of life that it gives."""
 
 from collections.abc import Callable
+from typing import Final
 
 from qwen_image_daemon.loop_control import LoopControl
-from qwen_image_daemon.render.renderer import RenderStopped
+from qwen_image_daemon.render.renderer import Progress, RenderStopped
 from qwen_image_daemon.settings import RenderSettings
 from qwen_image_daemon.spool.control import Controls
+
+_PATIENCE: Final = 3
+"""A step that takes so many times as long as expected is a hang, where that is more than the settings allow."""
 
 
 class Interruptions:
@@ -40,8 +44,10 @@ class Interruptions:
         if self._control.stopping.is_asked() or self._controls.paused_by():
             raise RenderStopped
 
-    def at_step(self, job_id: str) -> None:
+    def at_step(self, job_id: str, progress: Progress) -> None:
         """Raise RenderStopped where the job was cancelled, or a stop is urgent. Costs one look at one name."""
-        self._control.beat(self._settings.step_timeout_seconds)
+        # A picture on the CPU may take hours, and is no hang.
+        expected = _PATIENCE * (progress.expected_seconds or 0.0) / max(1, progress.steps)
+        self._control.beat(max(self._settings.step_timeout_seconds, expected))
         if self._control.stopping.is_urgent() or self._controls.is_cancelled(job_id):
             raise RenderStopped

@@ -6,7 +6,7 @@ tensors; it was not measured on a card.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final, Literal
 
@@ -46,6 +46,13 @@ class Work:
     pixels: int
     steps: int = 50
     reference_pixels: int = 0
+    pictures: int = 1
+    """That are decoded together: layers."""
+    guests: int = 0
+    """Bytes of weights that draw along: a ControlNet, LoRAs."""
+    measured: Mapping[PlanName, int] = field(default_factory=dict)
+    """Bytes that such a picture took at its most, by plan, where it was drawn before: of the device, and of the
+    host in the plan without one. Without the blocks that stayed where others were streamed."""
 
     @property
     def tokens(self) -> int:
@@ -67,6 +74,8 @@ class Plan:
     """Transformer weights are kept in 8-bit floating point, and turned back layer by layer."""
     exactness: Exactness = "exact"
     on_cpu: bool = False
+    from_files: bool = False
+    """What is streamed is read from the checkpoint's files each time: the host's memory need not hold it."""
 
 
 PLANS: Final[tuple[Plan, ...]] = (
@@ -129,10 +138,35 @@ PLANS: Final[tuple[Plan, ...]] = (
         "leaves streamed",
         "streamed",
     ),
+    Plan(
+        "encoder-disk",
+        "transformer and VAE stay on the device, the text encoder is read from disk for each new prompt",
+        "resident",
+        "streamed",
+        from_files=True,
+    ),
+    Plan(
+        "encoder-disk-table",
+        "the same with tabulated modulation",
+        "resident",
+        "streamed",
+        table=True,
+        from_files=True,
+    ),
+    Plan(
+        "disk-table",
+        "of the transformer's blocks those that do not fit are read from disk for each step; tabulated modulation",
+        "leaves streamed",
+        "streamed",
+        table=True,
+        from_files=True,
+    ),
+    Plan("disk", "the same with the modulation's weights", "leaves streamed", "streamed", from_files=True),
     Plan("cpu", "drawn on the CPU", "resident", "resident", exactness="float-drift", on_cpu=True),
 )
 """Best first: less is moved for each picture, and what changes the picture comes after what does not, except where
-that would stream the whole transformer for each step. In the order of PlanName."""
+that would stream the whole transformer for each step. Those that read from disk are for hosts with little memory.
+In the order of PlanName."""
 
 PLAN_OF: Final[Mapping[PlanName, Plan]] = MappingProxyType({plan.name: plan for plan in PLANS})
 
@@ -144,6 +178,8 @@ class Claim:
     weights: int
     work: int
     host: int
+    measured: bool = False
+    """It was measured, not estimated."""
 
     @property
     def device(self) -> int:
@@ -175,7 +211,7 @@ def claim(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision) -
     held = sizes.transformer - (sizes.modulation if plan.table else 0)
     table = sizes.modulation // _PARAMETERS_PER_VALUE * each * work.steps if plan.table else 0
     transformer = held * (1 if plan.float8 else each)
-    block = _block_bytes(plan, sizes, precision)
+    block = block_bytes(plan, sizes, precision)
     there: dict[TransformerPlace, tuple[int, int]] = {
         # While it denoises, and while others are at work.
         "resident": (transformer + table, transformer + table),
@@ -189,20 +225,36 @@ def claim(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision) -
         "streamed": (2 * sizes.text_encoder_leaf * each, 0),
     }[plan.encoder]
     scale = each / BYTES["bfloat16"]
+    decoding = int(work.pixels * work.pictures * _DECODING_PER_PIXEL * scale)
     stages = [
-        (encoding + at_rest + vae, _FIXED + int(_ENCODING * scale)),
-        (encoder_at_rest + at_work + vae, _FIXED + int(work.tokens * _DENOISING_PER_TOKEN * scale)),
-        (encoder_at_rest + at_rest + vae, _FIXED + int(work.pixels * _DECODING_PER_PIXEL * scale)),
+        (encoding + at_rest + vae + work.guests, _FIXED + int(_ENCODING * scale)),
+        (encoder_at_rest + at_work + vae + work.guests, _FIXED + int(work.tokens * _DENOISING_PER_TOKEN * scale)),
+        (encoder_at_rest + at_rest + vae + work.guests, _FIXED + decoding),
     ]
     weights, working_memory = max(stages, key=sum)
+    known = work.measured.get(plan.name)
     if plan.on_cpu:
-        return Claim(0, 0, _HOST_PROCESS + weights + working_memory - _FIXED)
-    on_host = (sizes.transformer - held) * each
+        estimated = _HOST_PROCESS + weights + working_memory - _FIXED
+        return Claim(0, 0, estimated if known is None else known, known is not None)
+    on_host = _HOST_PROCESS + _held_by_the_host(plan, sizes, each, transformer)
+    if known is not None:
+        return Claim(weights, max(0, known + _FIXED - weights), on_host, measured=True)
+    return Claim(weights, working_memory, on_host)
+
+
+def _held_by_the_host(plan: Plan, sizes: ComponentSizes, each: int, transformer: int) -> int:
+    """Give what must stay in the host's memory for the device to be served from it."""
+    if not sizes.mapped:
+        # The copies that were loaded are kept, whatever is on the device.
+        return sizes.total * each
+    if plan.from_files:
+        return 0
+    held = (sizes.modulation if plan.table else 0) * each
     if plan.transformer != "resident":
-        on_host += transformer
+        held += transformer
     if plan.encoder != "resident":
-        on_host += encoder
-    return Claim(weights, working_memory, _HOST_PROCESS + on_host)
+        held += sizes.text_encoder * each
+    return held
 
 
 def blocks_that_stay(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory) -> int:
@@ -210,13 +262,15 @@ def blocks_that_stay(plan: Plan, sizes: ComponentSizes, work: Work, precision: P
 
     One at least is streamed: a plan in which all stay comes before this one, and did not fit.
     """
-    if plan.transformer != "blocks streamed" or memory.device is None:
+    by_blocks = plan.transformer == "blocks streamed" or (plan.from_files and plan.transformer != "resident")
+    if not by_blocks or memory.device is None:
         return 0
     spare = memory.device - claim(plan, sizes, work, precision).device
-    return max(0, min(sizes.blocks - 1, spare // _block_bytes(plan, sizes, precision)))
+    return max(0, min(sizes.blocks - 1, spare // block_bytes(plan, sizes, precision)))
 
 
-def _block_bytes(plan: Plan, sizes: ComponentSizes, precision: Precision) -> int:
+def block_bytes(plan: Plan, sizes: ComponentSizes, precision: Precision) -> int:
+    """Say what one of the transformer's blocks takes on the device."""
     held = sizes.transformer - (sizes.modulation if plan.table else 0)
     return max(1, sizes.block * BYTES[precision] * held // sizes.transformer)
 
@@ -228,7 +282,10 @@ def choose(sizes: ComponentSizes, work: Work, precision: Precision, memory: Memo
         needs = claim(plan, sizes, work, precision)
         lack = lacking(needs, memory)
         if lack is None:
-            return Choice(plan, needs, passed_over or "there is no better one")
+            reason = passed_over or "there is no better one"
+            if needs.measured:
+                reason += f"; it took {gib(needs.host if plan.on_cpu else needs.device)} GiB for such a picture"
+            return Choice(plan, needs, reason)
         passed_over = f"{plan.name} would need {lack}"
     return Choice(None, None, passed_over)
 
@@ -244,13 +301,15 @@ def allowed(quality: Quality, memory: Memory, sizes: ComponentSizes) -> Sequence
         and (plan.exactness != "lossy" or quality == "allow-quantized")
         # Nothing to tabulate: the plan before it is the same.
         and (sizes.modulation or not plan.table)
+        and (sizes.mapped or not plan.from_files)
     )
 
 
 def lacking(needs: Claim, memory: Memory) -> str | None:
     """Say which memory is too small for a claim, with both numbers, or None where it fits."""
+    how = " as measured" if needs.measured else ""
     if memory.device is not None and needs.device > memory.device:
-        return f"{gib(needs.device)} GiB of device memory, and {gib(memory.device)} GiB are free"
+        return f"{gib(needs.device)} GiB of device memory{how}, and {gib(memory.device)} GiB are free"
     if needs.host > memory.host:
         return f"{gib(needs.host)} GiB of host memory, and {gib(memory.host)} GiB are free"
     return None

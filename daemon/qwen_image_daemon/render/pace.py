@@ -9,7 +9,7 @@ from qwen_image_daemon.spool.reports import CurrentJob
 
 
 class Pace:
-    """Counts the steps of one job, and estimates its end from the pace so far.
+    """Counts the steps of one job, and estimates its end from the pace so far, at first from that of others.
 
     `images_left` pictures of `steps` steps each are still to be drawn; `started_at` is for the record.
     """
@@ -30,7 +30,9 @@ class Pace:
         """Say where the job is: picture `index`, counted from 0, at this step."""
         steps_done = self._images_done * self._steps + progress.step
         steps_left = self._images_left * self._steps - steps_done
-        eta = (time.monotonic() - self._began) / steps_done * steps_left if steps_done else None
+        eta = None if progress.expected_seconds is None else progress.expected_seconds * self._images_left
+        if steps_done:
+            eta = (time.monotonic() - self._began) / steps_done * steps_left
         return CurrentJob(
             id=self._record.id,
             name=self._record.name,
@@ -41,4 +43,5 @@ class Pace:
             steps=progress.steps,
             started_at=self._started_at,
             eta_seconds=None if eta is None else round(eta, 1),
+            note=progress.note,
         )

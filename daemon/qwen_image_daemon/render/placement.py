@@ -191,7 +191,7 @@ class WeightPlacement:
             case "leaves streamed":
                 leaves = [
                     Part(module, [tensor for tensor in _own_tensors(module) if tensor not in aside])
-                    for part in blocks
+                    for part in _spread(blocks, len(blocks) - staying)
                     for module in part.module.modules()
                 ]
                 self._stream([leaf for leaf in leaves if leaf.tensors])
@@ -203,9 +203,7 @@ class WeightPlacement:
     def _keep(self, tensors: list[torch.Tensor]) -> None:
         """Let tensors rest in host memory that the card can read by itself, three times as fast."""
         for tensor in tensors:
-            if self.device.type == "cuda":
-                tensor.data = tensor.data.pin_memory()
-            self._rests[tensor] = tensor.data
+            self._rests[tensor] = tensor.data = devices.pinned_for(self.device, tensor.data)
 
     def _shrink(self, blocks: list[Part]) -> None:
         """Keep the blocks' matrices on the device in 8-bit floating point. Biases and norms stay as they are."""

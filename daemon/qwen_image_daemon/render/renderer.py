@@ -180,6 +180,10 @@ class Progress:
     stage: Stage
     step: int
     steps: int
+    expected_seconds: float | None = None
+    """How long the whole picture takes, as far as that can be said before."""
+    note: str | None = None
+    """What a person should know of how it is drawn: that the CPU does it, and how long that takes."""
 
 
 def _to_tenths_of_milliseconds(seconds: float) -> float:
@@ -216,6 +220,11 @@ class Arrangement(BaseModel):
     tiles-512, tiles-256, tiles-128: in tiles of so many pixels; cpu: on the CPU."""
     steps_down: tuple[str, ...] = ()
     """What was done because memory ran out, one after the other."""
+
+    def less_exact(self, exactness: Exactness, lever: str) -> Self:
+        """Say that something else was done for the picture, which leaves it no more exact than this."""
+        least = max((self.exactness, exactness), key=EXACTNESSES.index)
+        return self.model_copy(update={"exactness": least, "levers": (*self.levers, lever)})
 
 
 @dataclass(frozen=True, slots=True)

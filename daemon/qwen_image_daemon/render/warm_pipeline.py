@@ -28,7 +28,6 @@ from qwen_image_daemon.render.models import MODELS, Pipeline, way_of
 from qwen_image_daemon.render.picture_gate import refuse_no_picture, refuse_unchanged
 from qwen_image_daemon.render.position_caches import forget_positions
 from qwen_image_daemon.render.renderer import (
-    EXACTNESSES,
     Arrangement,
     BadPicture,
     Progress,
@@ -56,11 +55,15 @@ class CallerProgress:
     def __init__(self, progress: Callable[[Progress], None]) -> None:
         self._progress = progress
         self._with_caller = False
+        self.expected_seconds: float | None = None
+        """How long the picture will take, where that is known."""
+        self.note: str | None = None
+        """What a person should know of how it is drawn."""
 
     def report(self, stage: Stage, step: int, steps: int) -> None:
         """Call the caller's function."""
         self._with_caller = True
-        self._progress(Progress(stage, step, steps))
+        self._progress(Progress(stage, step, steps, self.expected_seconds, self.note))
         self._with_caller = False
 
     def is_callers_own(self) -> bool:
@@ -131,6 +134,20 @@ class WarmPipeline:
     def arranged(self) -> tuple[MemoryPlan | None, int]:
         """The arrangement that the model is in, None while it is in host memory only; and how many blocks stay."""
         return self._pipelines.placement.plan, self._pipelines.placement.staying
+
+    @contextmanager
+    def sliced_attention(self) -> Iterator[None]:
+        """Compute attention piece by piece inside, on a transformer that can."""
+        transformer = self._pipelines.loaded.transformer
+        try:
+            transformer.set_attention_slice("auto")
+            yield
+        finally:
+            transformer.set_attention_slice(None)
+
+    def steps_of(self, request: RenderRequest) -> int:
+        """Say how many denoising steps are run for a request."""
+        return steps_that_run(request, self._pipelines.fixed_steps)
 
     def component(self, name: str) -> Any:
         """Give one of the model's parts."""
@@ -220,14 +237,13 @@ class WarmPipeline:
         plan = self._pipelines.placement.plan
         if plan is None:
             return None
-        inexact = [each for each in (plan, drawn.rung) if each.exactness != "exact"]
-        return Arrangement(
-            plan=plan.name,
-            exactness=max((plan.exactness, drawn.rung.exactness), key=EXACTNESSES.index),
-            levers=tuple(each.what for each in inexact),
-            decoding=drawn.rung.name,
-            steps_down=drawn.steps_down,
+        arrangement = Arrangement(
+            plan=plan.name, exactness="exact", decoding=drawn.rung.name, steps_down=drawn.steps_down
         )
+        for each in (plan, drawn.rung):
+            if each.exactness != "exact":
+                arrangement = arrangement.less_exact(each.exactness, each.what)
+        return arrangement
 
     def _looked_at(self, request: RenderRequest, pictures: tuple[Image.Image, ...]) -> Image.Image:
         """Give the picture in the size asked for. Raises BadPicture where it is none."""
@@ -292,7 +308,7 @@ class WarmPipeline:
         )
         arguments: dict[str, Any] = {
             **arguments_of(request, plan.facts),
-            **prompts,
+            **self._in_their_place(prompts),
             # The CPU's generator draws the same noise for every device.
             "generator": torch.Generator("cpu").manual_seed(request.seed),
             "output_type": "latent",
@@ -310,6 +326,18 @@ class WarmPipeline:
             # They tidy up only where they end themselves.
             pipeline.maybe_free_model_hooks()
         return latents
+
+    def _in_their_place(self, prompts: dict[str, Any]) -> dict[str, Any]:
+        """Bring what was encoded to where it is computed with, should it have been left elsewhere."""
+        device = self._pipelines.loaded._execution_device  # noqa: SLF001  see pyproject
+        astray = [
+            name
+            for name, prompt in prompts.items()
+            if isinstance(prompt, torch.Tensor) and prompt.device.type != device.type
+        ]
+        if astray:
+            log.warning("prompts.put_back", arguments=astray)
+        return {name: prompt.to(device) if name in astray else prompt for name, prompt in prompts.items()}
 
     @contextmanager
     def _seeded(self, seed: int) -> Iterator[None]:

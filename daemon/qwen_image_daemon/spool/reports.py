@@ -35,7 +35,10 @@ class CurrentJob(Record):
     steps: int
     started_at: datetime
     eta_seconds: float | None = None
-    """Estimated time to the end of the job; None before the first step is done."""
+    """Estimated time to the end of the job: by its own pace once a step is done, before that by the pace of such
+    pictures; None where none was drawn."""
+    note: str | None = None
+    """What is out of the ordinary: the CPU draws it as the last resort, and how long a picture takes there."""
 
 
 class RenderReport(Record):
