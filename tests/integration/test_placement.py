@@ -37,7 +37,7 @@ from qwen_image_daemon.render.renderer import (
     UnexpectedFailure,
 )
 from qwen_image_daemon.render.warm_pipeline import CallerProgress
-from qwen_image_daemon.settings import ControlNetSettings, PlanName
+from qwen_image_daemon.settings import ControlNetSettings, PlanName, RenderSettings
 from tiny_models import Card, Computing, TinyModel, loaded, read_small_references
 
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
@@ -397,6 +397,25 @@ def test_every_family_draws_the_same_in_every_kind_of_arrangement(
         for plan in EXACT:
             if tables or not PLAN_OF[plan].table:
                 assert arranged_and_drawn(model, plan, request) == plain, plan
+
+
+def test_a_controlnet_goes_from_the_device_with_everything_else(
+    tiny_family: Callable[[str], Path], card: Card
+) -> None:
+    controlnets = {"edges": ControlNetSettings(source=str(tiny_family("controlnet-union")))}
+    settings = RenderSettings(device="cpu", precisions=("float32",), placement="resident")
+    with loaded("qwen-image", tiny_family("qwen-image"), controlnets=controlnets, settings=settings) as model:
+        plain = model.bytes_of(GUIDED)
+        without = card.used
+        controlled = model.bytes_of(REQUESTS["qwen-image"])
+        assert card.used > without
+
+        loaded_model, _ = model.renderer._entered
+        loaded_model.warm.forget_arrangement()
+
+        assert card.used == 0
+        assert model.bytes_of(REQUESTS["qwen-image"]) == controlled
+        assert model.bytes_of(GUIDED) == plain
 
 
 @pytest.mark.usefixtures("card")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,9 @@ from qwen_image_daemon.logs import configure_logs
 from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
 from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.render.dry_run import DryRunRenderer
+from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.loop import render_jobs
+from qwen_image_daemon.render.pace import Pace
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     DeviceLost,
@@ -424,6 +427,27 @@ def test_progress_and_the_estimated_end_are_reported_while_a_job_is_drawn(rooms:
     assert all(estimate >= 0 for estimate in estimates)
     assert seen[-1].model is not None
     assert seen[-1].memory is not None
+
+
+def test_before_its_first_step_the_end_is_estimated_by_the_pace_of_such_pictures(rooms: Rooms) -> None:
+    record = rooms.admit("job", FOUR).record()
+    pace = Pace(record, 4, 2, datetime.now(UTC))
+    known = Progress("encode", 0, 2, expected_seconds=90.0, note="drawn on the CPU")
+    assert pace.at(0, Progress("encode", 0, 2)).eta_seconds is None
+    assert pace.at(0, known).eta_seconds == 360.0
+    assert pace.at(0, known).note == "drawn on the CPU"
+    estimate = pace.at(0, replace(known, step=1)).eta_seconds
+    assert estimate is not None
+    assert estimate < 90
+
+
+def test_a_step_that_is_expected_to_take_long_is_no_hang(rooms: Rooms) -> None:
+    allowed: list[float] = []
+    control = LoopControl(no_more=lambda: True, drain=True, beat=allowed.append)
+    interruptions = Interruptions(SETTINGS, control, Controls(rooms.spool), lambda: None)
+    for expected in (None, 40.0, 36_000.0):
+        interruptions.at_step("job", Progress("denoise", 1, 50, expected_seconds=expected))
+    assert allowed == [600.0, 600.0, pytest.approx(3 * 36_000 / 50)]
 
 
 @pytest.mark.usefixtures("daemon_logs")

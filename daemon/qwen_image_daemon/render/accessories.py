@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -46,6 +47,12 @@ class Accessories:
 
 def _parameters_in(place: Path) -> int:
     try:
-        return parameters_in(place)
-    except ModelUnavailable:
+        return _counted(place, place.stat().st_mtime_ns)
+    except (ModelUnavailable, OSError):
         return 0
+
+
+@lru_cache(maxsize=64)
+def _counted(place: Path, _: int) -> int:
+    """Count them once for each time at which the file was changed: a plan asks several times for a picture."""
+    return parameters_in(place)

@@ -142,9 +142,18 @@ class WeightPlacement:
 
     def take_in(self, kind: str, guest: Any) -> Any:
         """Place a module that draws along (a ControlNet). The last one of its kind is let go of."""
+        self.let_go(kind)
         self._guests[kind] = guest
+        self._host |= {tensor: tensor.data for tensor in _tensors_of(guest)}
         self.settle()
         return guest
+
+    def let_go(self, kind: str) -> None:
+        """Forget the module of a kind that draws along, so that nothing here keeps it."""
+        guest = self._guests.pop(kind, None)
+        for tensor in () if guest is None else _tensors_of(guest):
+            self._host.pop(tensor, None)
+            self._placed.pop(tensor, None)
 
     @contextmanager
     def denoising(self, scheduler: Any) -> Iterator[None]:

@@ -51,6 +51,7 @@ class TaskPipelines:
         if self._kept_controlnet is None or self._kept_controlnet[0] != name:
             # Before the next one comes: both may be too much.
             self._kept_controlnet = None
+            self.placement.let_go("controlnet")
             # What is made in inference mode could not be arranged otherwise afterwards.
             with torch.inference_mode(mode=False):
                 self._kept_controlnet = (name, self.placement.take_in("controlnet", self._controlnet(name)))
