@@ -132,6 +132,34 @@ def decoding_anew(renderer: DiffusersRenderer, card: Card) -> Iterator[None]:
     hook.remove()
 
 
+@pytest.mark.parametrize(
+    "share", [0.55, *(pytest.param(share, marks=pytest.mark.slow) for share in (0.99, 0.8, 0.4, 0.2, 0.1, 0.05))]
+)
+def test_with_a_part_of_the_memory_a_picture_is_the_same_or_says_by_what_it_is_not_or_fails_alone(
+    share: float, tiny_checkpoint: Path, card: Card
+) -> None:
+    """Weights and computation on one card: both ladders together, wherever memory runs out."""
+    with opened(tiny_checkpoint) as renderer:
+        before = drawn(renderer)
+        with Computing(card):
+            card.peak = 0
+            expected = rendered(renderer, WIDE).image
+            card.budget = share * card.peak
+            try:
+                short: Rendering | None = rendered(renderer, WIDE)
+            except OutOfMemory:
+                short = None
+        card.budget = float("inf")
+
+        if short is not None:
+            assert steps_of(short)
+            assert (short.image == expected) or how(short).levers
+            assert deviation(short.image, expected) < 3
+        else:
+            assert share < 0.2, "the smallest arrangement was not reached"
+        assert drawn(renderer) == before
+
+
 @pytest.mark.usefixtures("card")
 def test_where_the_hosts_memory_ran_out_too_the_job_fails_and_the_next_is_drawn_as_ever(
     tiny_checkpoint: Path,

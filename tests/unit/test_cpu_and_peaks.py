@@ -40,8 +40,8 @@ def test_the_peak_is_that_of_what_was_done_since_the_beginning() -> None:
     assert after is not None
     assert during - before > 100 * MIB
     assert during - after > 100 * MIB
-    # The report covers both.
-    assert meter.reported(after) == during
+    # The report covers both. The kernel counts pages on each core, and sums up now and then.
+    assert meter.reported(after) == pytest.approx(during, abs=8 * MIB)
 
 
 def test_memory_of_files_is_told_from_memory_of_the_process(tmp_path: Path) -> None:

@@ -278,3 +278,11 @@ def test_the_cpu_is_the_last_resort_only_where_there_is_a_device() -> None:
     assert ladder(80, cpu_fallback=True).is_last_resort(PLAN_OF["cpu"], SQUARE)
     assert not ladder(None).is_last_resort(PLAN_OF["cpu"], SQUARE)
     assert not ladder(80).is_last_resort(PLAN_OF["leaves"], SQUARE)
+
+
+def test_what_worked_before_is_not_done_where_the_settings_no_longer_allow_it(tmp_path: Path) -> None:
+    allowing = ladder(80, state=tmp_path, cpu_fallback=True)
+    allowing.worked(PLAN_OF["cpu"], SQUARE)
+
+    assert ladder(80, state=tmp_path, cpu_fallback=True).first(SQUARE).plan.name == "cpu"
+    assert ladder(80, state=tmp_path).first(SQUARE).plan.name == "resident"
