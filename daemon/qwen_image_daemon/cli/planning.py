@@ -23,6 +23,7 @@ from qwen_image_daemon.render.memory import (
     gib,
     lacking,
 )
+from qwen_image_daemon.render.quantisers import QUANTISERS, formats_at_hand, how_to_install
 from qwen_image_daemon.render.renderer import ModelUnavailable
 from qwen_image_daemon.settings import ModelSettings, Precision, Quality
 
@@ -61,6 +62,7 @@ def _lines(
         mark = "→" if plan == choice.plan else " " if lacking(needs, memory) is None else "×"
         device = "–" if plan.on_cpu else gib(needs.device)
         yield f"{mark} {plan.name:<24}{device:>8}{gib(needs.host):>8}  {plan.exactness:<12}{plan.what}"
+    yield from _what_would_help(choice, sizes, work, precision, memory, quality)
     if choice.plan is None:
         yield f"Nothing fits: {choice.reason}."
         return
@@ -68,6 +70,18 @@ def _lines(
     staying = blocks_that_stay(choice.plan, sizes, work, precision, memory)
     if staying:
         yield f"{staying} of the transformer's {sizes.blocks} blocks stay on the device."
+
+
+def _what_would_help(
+    choice: Choice, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory, quality: Quality
+) -> Iterator[str]:
+    """Name the library that is not installed and would give a better arrangement."""
+    better = choose(sizes, work, precision, memory, quality, frozenset(QUANTISERS)).plan
+    if better is None or better == choice.plan or better.kept in {"as loaded", *formats_at_hand()}:
+        return
+    library = QUANTISERS[better.kept].library
+    if library is not None:
+        yield f"With {library} it would be {better.name}: {better.what}. {how_to_install(library)}"
 
 
 def _sizes_or_exit(name: str, model: ModelSettings) -> ComponentSizes:

@@ -20,9 +20,10 @@ from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint, WorkedBefore
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
-from qwen_image_daemon.render.memory import Memory
+from qwen_image_daemon.render.memory import PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import device_memory, free_memory
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.quantisers import refuse_lacking
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     MemoryInfo,
@@ -78,6 +79,9 @@ class DiffusersRenderer:
         """Load the model and draw a trial picture. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
         started = time.perf_counter()
         device = choose_device(self._settings.device)
+        placement = self._settings.placement
+        if placement != "auto":
+            refuse_lacking(PLAN_OF[placement].kept, f'render.placement = "{placement}"')
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
         if self._model.folder is not None:
             # Names a file that is missing or cut short, which the libraries do not.

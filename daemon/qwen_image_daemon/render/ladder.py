@@ -116,7 +116,8 @@ class Ladder:
         """Give what a picture is to be tried with first."""
         plan, reason = self._chosen(request)
         known = self._worked.plan(self._kind(request))
-        if known is not None and PLANS.index(known) >= PLANS.index(plan):
+        # The settings, or what is installed, may be others since.
+        if known is not None and PLANS.index(known) >= PLANS.index(plan) and self._is_rung(known):
             return Rung(known, 0, f"memory ran out with {plan.name} for such a picture lately")
         model = self._model
         staying = blocks_that_stay(plan, model.sizes, self._work(request), model.precision, self._memory)
