@@ -903,6 +903,10 @@ export interface Arrangement {
    */
   exactness: "exact" | "float-drift" | "lossy";
   /**
+   * What made it not exact, one sentence each without its full stop; none where it is exact.
+   */
+  levers: string[];
+  /**
    * What was done because memory ran out, one after the other.
    */
   steps_down: string[];

@@ -73,6 +73,14 @@ class ModelSettings(Section):
     that the daemon brings along (family demo). Never taken from a job."""
     revision: str | None = None
     """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself."""
+    transformer: Annotated[str, Field(pattern=r"\.gguf$")] | None = None
+    """A GGUF file on this machine with the transformer in fewer bits, in place of the checkpoint's, of which all
+    else is taken. Needs the extra gguf. Every result says that it is lossy, whatever render.quality says."""
+
+    @property
+    def transformer_file(self) -> Path | None:
+        """Give the file that stands for the checkpoint's transformer."""
+        return None if self.transformer is None else Path(self.transformer).expanduser()
 
     @property
     def folder(self) -> Path | None:

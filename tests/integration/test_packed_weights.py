@@ -1,4 +1,4 @@
-"""Weights in fewer bits: what each format loses, that nothing of it stays, and what is said where it is missing."""
+"""Weights in fewer bits: what each format loses, that nothing of it stays, and what is said without it."""
 
 import sys
 from collections.abc import Callable

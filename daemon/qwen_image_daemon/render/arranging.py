@@ -69,7 +69,12 @@ class ArrangedModel:
                 if steps:
                     self._ladder.worked(rung.plan, request)
                 plan = rung.plan
-                arrangement = Arrangement(plan=plan.name, exactness=plan.exactness, steps_down=tuple(steps))
+                arrangement = Arrangement(
+                    plan=plan.name,
+                    exactness=plan.exactness,
+                    levers=() if plan.exactness == "exact" else (plan.what,),
+                    steps_down=tuple(steps),
+                )
                 return replace(rendering, arrangement=arrangement)
             log.warning("memory.stepped_down", step=steps[-1])
 

@@ -303,7 +303,8 @@ def allowed(
         for plan in PLANS
         if not plan.on_cpu
         and (plan.exactness != "lossy" or quality == "allow-quantized")
-        and (plan.kept == "as loaded" or plan.kept in formats)
+        # What is in fewer bits already is not quantised again.
+        and (plan.kept == "as loaded" or (plan.kept in formats and not sizes.is_quantised))
         # Nothing to tabulate: the plan before it is the same.
         and (sizes.modulation or not plan.table)
     )

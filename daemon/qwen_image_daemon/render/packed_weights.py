@@ -1,8 +1,8 @@
 """Matrices that rest on the device in fewer bits, and are turned back for the forward of their layer.
 
-The libraries only make the bits and turn them back; the layers stay torch's own. So LoRAs lie over them as over any
-others, an arrangement can be undone, and what was quantised is the checkpoint's own tensor each time, never a copy
-that was quantised before.
+The libraries only make the bits and turn them back; the layers stay torch's own. So LoRAs lie over them as over
+any others, an arrangement can be undone, and what was quantised is the checkpoint's own tensor each time, never a
+copy that was quantised before.
 
 At rest the parameter itself is one value, repeated: it takes no memory, and has the shape, the format and the
 device that a LoRA looks for. Packing works on the CPU, too.

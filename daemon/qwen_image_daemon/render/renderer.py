@@ -202,6 +202,8 @@ class Arrangement(BaseModel):
     exactness: Exactness
     """exact: the picture of an unlimited card, to the bit. float-drift: computed on another device than asked for,
     whose rounding differs. lossy: with weights in fewer bits."""
+    levers: tuple[str, ...] = ()
+    """What made it not exact, one sentence each without its full stop; none where it is exact."""
     steps_down: tuple[str, ...] = ()
     """What was done because memory ran out, one after the other."""
 
