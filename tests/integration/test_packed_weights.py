@@ -37,6 +37,7 @@ def _without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, library, None)
 
 
+@torch.no_grad()
 def loss(kept: Format, precision: torch.dtype) -> float:
     """Give the error of a layer's result, as a part of the result."""
     noise = torch.Generator().manual_seed(0)

@@ -18,6 +18,7 @@ from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.renderer import (
+    Arrangement,
     Control,
     Misplaced,
     OutOfMemory,
@@ -130,7 +131,7 @@ def test_an_exact_arrangement_draws_the_same_bytes_picture_after_picture(
 
         assert first.image.tobytes() == expected
         assert first.arrangement is not None
-        assert first.arrangement.model_dump() == {"plan": plan, "exactness": "exact", "steps_down": ()}
+        assert first.arrangement == Arrangement(plan=plan, exactness="exact")
         assert drawn(renderer, replace(GUIDED, seed=8, num_inference_steps=3)) != expected
         assert drawn(renderer) == expected
     assert card.used == 0
@@ -145,6 +146,7 @@ def test_weights_in_fewer_bits_give_a_like_picture_and_are_called_lossy(
 
         assert rendering.arrangement is not None
         assert rendering.arrangement.exactness == "lossy"
+        assert rendering.arrangement.levers == (PLAN_OF[plan].what,)
         difference = [abs(one - other) for one, other in zip(rendering.image.tobytes(), expected, strict=True)]
         assert 0 < sum(difference) / len(difference) < 24
     assert card.used == 0
