@@ -174,5 +174,5 @@ def test_plan_counts_what_the_file_takes(tmp_path: Path, capsys: pytest.CaptureF
 
     told = capsys.readouterr().out
     assert f"Lossy in each of them: the transformer is that of {file}." in told
-    assert "→ encoder-streamed-table" in told
+    assert "→ encoder-streamed  " in told
     assert "float8" not in told
