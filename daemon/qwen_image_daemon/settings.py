@@ -33,8 +33,12 @@ PlanName = Literal[
     "encoder-streamed-table",
     "by-turns",
     "by-turns-table",
+    "int8",
+    "int8-table",
     "float8",
     "float8-table",
+    "nf4",
+    "nf4-table",
     "blocks-table",
     "blocks",
     "leaves",
@@ -73,6 +77,14 @@ class ModelSettings(Section):
     that the daemon brings along (family demo). Never taken from a job."""
     revision: str | None = None
     """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself."""
+    transformer: Annotated[str, Field(pattern=r"\.gguf$")] | None = None
+    """A GGUF file on this machine with the transformer in fewer bits, in place of the checkpoint's, of which all
+    else is taken. Needs the extra gguf. Every result says that it is lossy, whatever render.quality says."""
+
+    @property
+    def transformer_file(self) -> Path | None:
+        """Give the file that stands for the checkpoint's transformer."""
+        return None if self.transformer is None else Path(self.transformer).expanduser()
 
     @property
     def folder(self) -> Path | None:
@@ -214,7 +226,8 @@ class RenderSettings(Section):
     and every result says so. float16 is left out: the 1.x transformer overflows in it."""
     quality: Quality = "lossless"
     """lossless: only arrangements that draw the picture of an unlimited card. allow-quantized: weights may be kept
-    in fewer bits where they do not fit otherwise; every result says so."""
+    in fewer bits where they do not fit otherwise; every result says so. Which ones come into question depends on
+    what is installed (the extras int8 and nf4); `qwen-image-daemon plan` says what would help."""
     placement: Placement = "auto"
     """Where the weights are while they are not at work: an arrangement that `qwen-image-daemon plan` lists. auto
     takes the best one that fits. Where memory runs out, the next one is tried, and the result says so."""

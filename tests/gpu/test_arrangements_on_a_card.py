@@ -28,6 +28,9 @@ SIDE = 1024
 TOKENS = (SIDE // 16) ** 2
 WORK = Work(pixels=SIDE * SIDE, steps=2)
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
+LOST: dict[PlanName, float] = {"int8": 0.05, "int8-table": 0.05, "float8": 0.15, "float8-table": 0.15}
+LOST |= {"nf4": 0.4, "nf4-table": 0.4}
+"""What may be lost at most of two steps' result: some times what one layer loses (docs/decisions/0017)."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,16 @@ def test_an_exact_arrangement_computes_the_same_bits_on_the_card(model: Model, p
     assert torch.equal(drawn, expected)
 
 
-@pytest.mark.parametrize("plan", EXACT)
+@pytest.mark.parametrize("plan", LOST)
+def test_weights_in_fewer_bits_compute_something_like_it(model: Model, plan: PlanName) -> None:
+    expected = computed(model, "resident").float()
+
+    drawn = computed(model, plan).float()
+
+    assert 0 < (drawn - expected).norm() / expected.norm() < LOST[plan]
+
+
+@pytest.mark.parametrize("plan", [*EXACT, *LOST])
 def test_an_arrangement_takes_no_more_than_its_claim(model: Model, plan: PlanName) -> None:
     torch.cuda.reset_peak_memory_stats(model.device)
 

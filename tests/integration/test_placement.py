@@ -41,6 +41,7 @@ from qwen_image_daemon.settings import ControlNetSettings, PlanName, RenderSetti
 from tiny_models import Card, Computing, TinyModel, loaded, read_small_references
 
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
+LOSSY: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "lossy"]
 ALL: list[PlanName] = [plan.name for plan in PLANS]
 
 
@@ -94,7 +95,7 @@ def test_an_exact_arrangement_draws_the_same_bytes_picture_after_picture(
     assert card.used == 0
 
 
-@pytest.mark.parametrize("plan", some(["float8", "float8-table"], "float8-table"))
+@pytest.mark.parametrize("plan", some(LOSSY, "int8", "float8-table", "nf4-table"))
 def test_weights_in_fewer_bits_give_a_like_picture_and_are_called_lossy(
     plan: PlanName, tiny_checkpoint: Path, expected: bytes, card: Card
 ) -> None:
@@ -103,6 +104,7 @@ def test_weights_in_fewer_bits_give_a_like_picture_and_are_called_lossy(
 
         assert rendering.arrangement is not None
         assert rendering.arrangement.exactness == "lossy"
+        assert rendering.arrangement.levers == (PLAN_OF[plan].what,)
         difference = [abs(one - other) for one, other in zip(rendering.image.tobytes(), expected, strict=True)]
         assert 0 < sum(difference) / len(difference) < 24
     assert card.used == 0
@@ -119,7 +121,7 @@ def test_after_a_fault_anywhere_the_next_picture_is_that_of_a_fresh_model(
     with opened(tiny_checkpoint, plan) as renderer:
         undisturbed = drawn(renderer)
         at_rest = card.used
-        assert undisturbed == expected or plan.startswith("float8")
+        assert undisturbed == expected or plan in LOSSY
 
         for fault in FAULTS:
             with failing(renderer, fault), pytest.raises(UnexpectedFailure, match="injected"):
@@ -428,7 +430,10 @@ def test_blocks_that_stay_between_streamed_ones_change_nothing(tiny_checkpoint: 
 @pytest.mark.usefixtures("card")
 @pytest.mark.parametrize(
     "plans",
-    [["resident", "resident-table", "float8-table", "blocks"], pytest.param(ALL, marks=pytest.mark.slow)],
+    [
+        ["resident", "resident-table", "int8", "float8-table", "nf4-table", "blocks"],
+        pytest.param(ALL, marks=pytest.mark.slow),
+    ],
     ids=["each mechanism", "all"],
 )
 def test_loras_count_in_every_arrangement_and_leave_no_trace(
@@ -450,7 +455,7 @@ def test_loras_count_in_every_arrangement_and_leave_no_trace(
             bare = arranged_and_drawn(model, plan, GUIDED)
             changed, after = model_drawn(model, with_lora), model_drawn(model, GUIDED)
             assert bare == after != changed, plan
-            if not PLAN_OF[plan].float8:
+            if plan not in LOSSY:
                 exact.add((bare, changed))
     assert len(exact) == 1
 

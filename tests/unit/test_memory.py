@@ -20,6 +20,7 @@ from qwen_image_daemon.render.memory import (
     claim,
     lacking,
 )
+from qwen_image_daemon.render.quantisers import QUANTISERS, Format
 from qwen_image_daemon.render.remembered import WorkedBefore
 from qwen_image_daemon.settings import PlanName, Quality
 
@@ -27,6 +28,7 @@ QWEN_IMAGE = KNOWN_SIZES["qwen-image"]
 SQUARE = Work(pixels=1328 * 1328)
 CARDS = {
     # What nvidia-smi reports as the whole memory, in MiB.
+    "RTX 4060 8 GB": 8_188,
     "RTX 3060 12 GB": 12_288,
     "RTX 4080": 16_376,
     "RTX 4090": 24_564,
@@ -39,32 +41,50 @@ CARDS = {
 }
 
 
-def chosen(card: str, quality: Quality = "lossless", host: int = 64, work: Work = SQUARE) -> PlanName | None:
+TORCH_ALONE: frozenset[Format] = frozenset({"float8"})
+EVERYTHING: frozenset[Format] = frozenset(QUANTISERS)
+"""Installed."""
+
+
+def chosen(
+    card: str,
+    quality: Quality = "lossless",
+    host: int = 64,
+    work: Work = SQUARE,
+    formats: frozenset[Format] = EVERYTHING,
+) -> PlanName | None:
     memory = Memory(CARDS[card] * 2**20 if card in CARDS else None, host * GIB)
-    plan = choose(QWEN_IMAGE, work, "bfloat16", memory, quality).plan
+    plan = choose(QWEN_IMAGE, work, "bfloat16", memory, quality, formats).plan
     return None if plan is None else plan.name
 
 
 @pytest.mark.parametrize(
-    ("card", "lossless", "quantized"),
+    ("card", "lossless", "torch_alone", "everything"),
     [
-        ("no card", "cpu", "cpu"),
-        ("RTX 3060 12 GB", "blocks-table", "blocks-table"),
-        ("RTX 4080", "blocks-table", "blocks-table"),
-        ("RTX 4090", "blocks-table", "float8"),
-        ("RTX 5090", "encoder-streamed-table", "encoder-streamed-table"),
-        ("A100 40 GB", "encoder-streamed-table", "encoder-streamed-table"),
-        ("L40S", "resident-table", "resident-table"),
-        ("H100 80 GB", "resident", "resident"),
-        ("A100 80 GB", "resident", "resident"),
-        ("H200", "resident", "resident"),
+        ("no card", "cpu", "cpu", "cpu"),
+        ("RTX 4060 8 GB", "blocks-table", "blocks-table", "blocks-table"),
+        ("RTX 3060 12 GB", "blocks-table", "blocks-table", "nf4-table"),
+        ("RTX 4080", "blocks-table", "blocks-table", "nf4"),
+        ("RTX 4090", "blocks-table", "float8", "int8"),
+        ("RTX 5090", "encoder-streamed-table", "encoder-streamed-table", "encoder-streamed-table"),
+        ("A100 40 GB", "encoder-streamed-table", "encoder-streamed-table", "encoder-streamed-table"),
+        ("L40S", "resident-table", "resident-table", "resident-table"),
+        ("H100 80 GB", "resident", "resident", "resident"),
+        ("A100 80 GB", "resident", "resident", "resident"),
+        ("H200", "resident", "resident", "resident"),
     ],
 )
 def test_each_card_gets_the_best_plan_that_fits_into_it(
-    card: str, lossless: PlanName, quantized: PlanName
+    card: str, lossless: PlanName, torch_alone: PlanName, everything: PlanName
 ) -> None:
     assert chosen(card) == lossless
-    assert chosen(card, "allow-quantized") == quantized
+    assert chosen(card, "allow-quantized", formats=TORCH_ALONE) == torch_alone
+    assert chosen(card, "allow-quantized") == everything
+
+
+def test_four_bits_need_little_host_memory() -> None:
+    assert chosen("RTX 4080", "allow-quantized", host=24) == "nf4"
+    assert chosen("RTX 4080", "allow-quantized", host=24, formats=TORCH_ALONE) is None
 
 
 @pytest.mark.parametrize(
@@ -76,7 +96,10 @@ def test_each_card_gets_the_best_plan_that_fits_into_it(
         ("encoder-streamed", 38.3, 4.0),
         ("encoder-streamed-table", 25.8, 4.0),
         ("by-turns", 38.3, 2.2),
+        ("int8", 19.3, 4.0),
         ("float8", 19.3, 4.0),
+        ("nf4", 10.1, 4.0),
+        ("nf4-table", 7.1, 4.0),
         ("blocks", 2.1, 2.2),
     ],
 )
@@ -149,32 +172,41 @@ works = st.builds(
     reference_pixels=st.integers(min_value=0, max_value=10 * 2**20),
 )
 qualities = st.sampled_from(["lossless", "allow-quantized"])
+installed = st.frozensets(st.sampled_from(sorted(EVERYTHING)))
 
 
-@given(memory=memories, more=memories, work=works, quality=qualities)
-def test_more_memory_never_gives_a_worse_plan(memory: Memory, more: Memory, work: Work, quality: Quality) -> None:
+@given(memory=memories, more=memories, work=works, quality=qualities, formats=installed)
+def test_more_memory_never_gives_a_worse_plan(
+    memory: Memory, more: Memory, work: Work, quality: Quality, formats: frozenset[Format]
+) -> None:
     assert memory.device is not None
     assert more.device is not None
     larger = Memory(memory.device + more.device, memory.host + more.host)
 
-    with_less, with_more = (choose(QWEN_IMAGE, work, "bfloat16", each, quality).plan for each in (memory, larger))
+    with_less, with_more = (
+        choose(QWEN_IMAGE, work, "bfloat16", each, quality, formats).plan for each in (memory, larger)
+    )
 
     if with_less is not None:
         assert with_more is not None
         assert PLANS.index(with_more) <= PLANS.index(with_less)
 
 
-@given(memory=memories, work=works, quality=qualities)
-def test_a_chosen_plan_fits_and_is_allowed(memory: Memory, work: Work, quality: Quality) -> None:
-    choice = choose(QWEN_IMAGE, work, "bfloat16", memory, quality)
+@given(memory=memories, work=works, quality=qualities, formats=installed)
+def test_a_chosen_plan_fits_and_is_allowed(
+    memory: Memory, work: Work, quality: Quality, formats: frozenset[Format]
+) -> None:
+    choice = choose(QWEN_IMAGE, work, "bfloat16", memory, quality, formats)
 
     if choice.plan is None:
-        needs = [claim(plan, QWEN_IMAGE, work, "bfloat16") for plan in allowed(quality, memory, QWEN_IMAGE)]
+        plans = allowed(quality, memory, QWEN_IMAGE, formats)
+        needs = [claim(plan, QWEN_IMAGE, work, "bfloat16") for plan in plans]
         assert all(lacking(each, memory) for each in needs)
     else:
         assert choice.claim is not None
         assert lacking(choice.claim, memory) is None
         assert quality == "allow-quantized" or choice.plan.exactness == "exact"
+        assert choice.plan.kept in {"as loaded", *formats}
 
 
 @given(work=works, smaller=works)

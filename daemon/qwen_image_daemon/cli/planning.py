@@ -12,6 +12,7 @@ from qwen_image_daemon.jobs.families import FAMILIES, Size
 from qwen_image_daemon.render.cards import first_card
 from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes, sizes_of_folder
 from qwen_image_daemon.render.memory import (
+    BYTES,
     GIB,
     Choice,
     Memory,
@@ -23,6 +24,7 @@ from qwen_image_daemon.render.memory import (
     gib,
     lacking,
 )
+from qwen_image_daemon.render.quantisers import QUANTISERS, formats_at_hand, how_to_install
 from qwen_image_daemon.render.renderer import ModelUnavailable
 from qwen_image_daemon.settings import ModelSettings, Precision, Quality
 
@@ -40,14 +42,16 @@ def print_plans(
     """Print the table, and give the exit code."""
     settings = settings_or_exit(None, config, model)
     chosen_model = settings.models[settings.default_model]
-    sizes = _sizes_or_exit(settings.default_model, chosen_model)
     memory, where = _memory(vram, ram)
     picture = _size_or_exit(size) if size else FAMILIES[chosen_model.family].sizes["1:1"]
     work = Work(pixels=picture.width * picture.height)
     precision: Precision = settings.render.precisions[0]
+    sizes = _sizes_or_exit(settings.default_model, chosen_model, precision)
     wanted = quality or settings.render.quality
     choice = choose(sizes, work, precision, memory, wanted)
     typer.echo(f"{settings.default_model}: one picture of {picture} in {precision}, {wanted}, {where}.")
+    if chosen_model.transformer is not None:
+        typer.echo(f"Lossy in each of them: the transformer is that of {chosen_model.transformer}.")
     typer.echo("\n".join(_lines(choice, sizes, work, precision, memory, wanted)))
     return FITS if choice.plan is not None else DOES_NOT_FIT
 
@@ -61,6 +65,7 @@ def _lines(
         mark = "→" if plan == choice.plan else " " if lacking(needs, memory) is None else "×"
         device = "–" if plan.on_cpu else gib(needs.device)
         yield f"{mark} {plan.name:<24}{device:>8}{gib(needs.host):>8}  {plan.exactness:<12}{plan.what}"
+    yield from _what_would_help(choice, sizes, work, precision, memory, quality)
     if choice.plan is None:
         yield f"Nothing fits: {choice.reason}."
         return
@@ -70,8 +75,33 @@ def _lines(
         yield f"{staying} of the transformer's {sizes.blocks} blocks stay on the device."
 
 
-def _sizes_or_exit(name: str, model: ModelSettings) -> ComponentSizes:
-    if model.folder is None and model.family in KNOWN_SIZES:
+def _what_would_help(
+    choice: Choice, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory, quality: Quality
+) -> Iterator[str]:
+    """Name the library that is not installed and would give a better arrangement."""
+    better = choose(sizes, work, precision, memory, quality, frozenset(QUANTISERS)).plan
+    if better is None or better == choice.plan or better.kept in {"as loaded", *formats_at_hand()}:
+        return
+    library = QUANTISERS[better.kept].library
+    if library is not None:
+        yield f"With {library} it would be {better.name}: {better.what}. {how_to_install(library)}"
+
+
+def _sizes_or_exit(name: str, model: ModelSettings, precision: Precision) -> ComponentSizes:
+    file = model.transformer_file
+    if file is None:
+        return _checkpoint_sizes_or_exit(name, model)
+    try:
+        parameters = file.stat().st_size // BYTES[precision]
+    except OSError as error:
+        typer.echo(f"{name}: {file} could not be read: {error.strerror}. Set its transformer to a file.", err=True)
+        raise typer.Exit(WRONG_USE) from None
+    return _checkpoint_sizes_or_exit(name, model).with_transformer_of(parameters)
+
+
+def _checkpoint_sizes_or_exit(name: str, model: ModelSettings) -> ComponentSizes:
+    # Beside a file with the transformer its folder may hold none.
+    if (model.folder is None or model.transformer is not None) and model.family in KNOWN_SIZES:
         return KNOWN_SIZES[model.family]
     if model.folder is None:
         typer.echo(f"{name}: its size is not known before it is here. Set its source to a folder.", err=True)

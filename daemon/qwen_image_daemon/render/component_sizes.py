@@ -1,8 +1,8 @@
 """How large a checkpoint's parts are, read from the headers of its files. Imports no torch."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -38,6 +38,19 @@ class ComponentSizes:
     mapped: bool = True
     """The host's tensors are the checkpoint's files, mapped, and take no memory that is needed elsewhere. They are
     copies where the files have another precision."""
+    is_quantised: bool = False
+    """The transformer's weights are in fewer bits in the checkpoint itself. What they take is then counted as that
+    of so many parameters in the precision as take the same."""
+
+    def with_transformer_of(self, parameters: int) -> "ComponentSizes":
+        """Give the sizes where the transformer's weights, in fewer bits, take what so many parameters take."""
+        return replace(
+            self,
+            transformer=parameters,
+            modulation=self.modulation * parameters // self.transformer,
+            block=self.block * parameters // self.transformer,
+            is_quantised=True,
+        )
 
     @property
     def total(self) -> int:
@@ -80,6 +93,13 @@ KNOWN_SIZES: Mapping[FamilyName, ComponentSizes] = MappingProxyType(
     }
 )
 """For checkpoints that are not on this machine yet. Counted on the meta device, published configurations."""
+
+
+def refuse_incomplete_folder(folder: Path, components: Iterable[str]) -> None:
+    """Raise ModelUnavailable naming a file of these components that is missing, cut short or unreadable."""
+    for name in components:
+        for _ in _tensors_of(folder / name):
+            pass
 
 
 def sizes_of_folder(folder: Path) -> ComponentSizes:

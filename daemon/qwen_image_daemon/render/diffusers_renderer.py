@@ -12,20 +12,27 @@ import torch
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
-from qwen_image_daemon.render.component_sizes import sizes_of, sizes_of_folder
+from qwen_image_daemon.render.component_sizes import refuse_incomplete_folder, sizes_of
 from qwen_image_daemon.render.decode_ladder import DecodeLadder
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
+from qwen_image_daemon.render.gguf_transformer import formats_of
 from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
 from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
 from qwen_image_daemon.render.mapped_files import are_mapped
-from qwen_image_daemon.render.memory import BYTES, Memory
+from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import device_memory, free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.peaks import PeakMeter
+from qwen_image_daemon.render.quantised_files import (
+    refuse_quantised,
+    refuse_quantised_folder,
+    refuse_unusable,
+)
+from qwen_image_daemon.render.quantisers import refuse_lacking
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import (
     BadPicture,
@@ -69,6 +76,8 @@ class DiffusersRenderer:
         self._family = FAMILIES[model.family]
         self._remembered = Remembered.in_folder(lasting.state, settings.placement_retry_seconds)
         self._loaded: tuple[ArrangedModel, ModelInfo] | None = None
+        self._lossy_by: str | None = None
+        """What the checkpoint itself lost, if anything."""
         self._parts: dict[str, Part] = {}
         """What the next model may have in common with this one, by component."""
         self._heap = Heap()
@@ -79,10 +88,19 @@ class DiffusersRenderer:
         """Load the model and draw a trial picture. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
         started = time.perf_counter()
         device = choose_device(self._settings.device)
+        placement = self._settings.placement
+        if placement != "auto":
+            refuse_lacking(PLAN_OF[placement].kept, f'render.placement = "{placement}"')
+        file = self._model.transformer_file
+        if file is not None:
+            refuse_unusable(file)
+            self._refuse_quantising_again()
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
         if self._model.folder is not None:
+            refuse_quantised_folder(self._model.folder, self._model.source)
             # Names a file that is missing or cut short, which the libraries do not.
-            sizes_of_folder(self._model.folder)
+            weighed = {"transformer", "text_encoder", "vae"} - ({"transformer"} if file else set())
+            refuse_incomplete_folder(self._model.folder, sorted(weighed))
         loaded, precision, notes = self._first_that_works(device)
         info = ModelInfo(
             family=self._model.family,
@@ -128,7 +146,8 @@ class DiffusersRenderer:
         """Draw one picture; see Renderer.render. Where memory runs out, the next arrangement is tried."""
         loaded, _ = self._entered
         self._used = True
-        return loaded.draw(request, CallerProgress(progress), rendering_failure)
+        rendering = loaded.draw(request, CallerProgress(progress), rendering_failure)
+        return rendering if self._lossy_by is None else _lossy(rendering, self._lossy_by)
 
     def clean_up(self) -> MemoryInfo:
         """Let go of everything but the warm model. Raises DeviceLost where the accelerator is gone."""
@@ -147,6 +166,22 @@ class DiffusersRenderer:
         if self._loaded is None:
             raise RuntimeError("The renderer is used outside of its with block.")
         return self._loaded
+
+    def _refuse_quantised(self, pipeline: Any) -> None:
+        """Raise ModelUnavailable for what only loading shows: a quantised checkpoint from the hub."""
+        for name in ("transformer", "text_encoder"):
+            quantizer = getattr(pipeline.components[name], "hf_quantizer", None)
+            if quantizer is not None and not (name == "transformer" and self._model.transformer):
+                how = {"quantization_config": quantizer.quantization_config}
+                refuse_quantised(how, name, self._model.source)
+
+    def _refuse_quantising_again(self) -> None:
+        placement = self._settings.placement
+        if placement != "auto" and PLAN_OF[placement].kept != "as loaded":
+            raise ModelUnavailable(
+                f'render.placement = "{placement}" would quantise {self._model.transformer} a second time.',
+                "Choose an arrangement that qwen-image-daemon plan calls exact, or auto.",
+            )
 
     def _loading_failure(self, fault: Exception) -> RenderError:
         return loading_failure(fault, self._model.source)
@@ -185,6 +220,7 @@ class DiffusersRenderer:
             # Once the model before it is gone, and before anything of this one is there.
             memory = free_memory(device)
             pipeline = load_pipeline(self._model, precision, at_hand, trust_remote_code=trust)
+            self._refuse_quantised(pipeline)
             refuse_incomplete(pipeline, self._model.source)
             ladder = self._ladder(pipeline, precision, memory)
 
@@ -211,11 +247,17 @@ class DiffusersRenderer:
 
     def _ladder(self, pipeline: Any, precision: Precision, memory: Memory) -> Ladder:
         parts = (pipeline.transformer, pipeline.text_encoder, pipeline.vae)
-        sizes = sizes_of(*({name: tensor.numel() for name, tensor in part.named_parameters()} for part in parts))
+        each = BYTES[precision]
+        sizes = sizes_of(
+            *({name: -(-tensor.nbytes // each) for name, tensor in part.named_parameters()} for part in parts)
+        )
         # A head that is still there is needed: the layered model describes pictures.
+        formats = formats_of(pipeline.transformer)
+        self._lossy_by = f"transformer from {self._model.transformer} ({', '.join(formats)})" if formats else None
         sizes = replace(
             sizes,
             text_encoder=sizes.text_encoder + sizes.text_encoder_head,
+            is_quantised=bool(formats),
             mapped=are_mapped(
                 (tensor.data_ptr(), tensor.nbytes) for part in parts for tensor in part.parameters()
             ),
@@ -259,6 +301,14 @@ class DiffusersRenderer:
             DecodeLadder(pipeline, pipelines.placement, ladder, return_unused),
             self._settings,
         )
+
+
+def _lossy(rendering: Rendering, lever: str) -> Rendering:
+    """Say that a picture is lossy by what the checkpoint lost, however it was arranged."""
+    arrangement = rendering.arrangement
+    if arrangement is None:
+        return rendering
+    return replace(rendering, arrangement=arrangement.less_exact("lossy", lever))
 
 
 def _notes(passed_over: dict[Precision, str]) -> tuple[str, ...]:

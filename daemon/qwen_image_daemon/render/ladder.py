@@ -85,7 +85,7 @@ class Ladder:
         """Give what a picture is to be tried with first."""
         plan, reason = self._chosen(request)
         known = _PLAN_CALLED.get(self._worked.name(self._kind(request)) or "")
-        # The settings may be others since.
+        # The settings, or what is installed, may be others since.
         if known is not None and PLANS.index(known) >= PLANS.index(plan) and self._is_rung(known):
             return Rung(known, 0, f"memory ran out with {plan.name} for such a picture lately")
         model = self._model

@@ -13,6 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from qwen_image_daemon.render.checksums import refuse_altered
 from qwen_image_daemon.render.devices import DTYPES
+from qwen_image_daemon.render.gguf_transformer import load_gguf_transformer
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import ModelUnavailable
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision
@@ -59,6 +60,10 @@ def load_pipeline(
     components = dict(at_hand)
     if "text_encoder" not in components:
         components["text_encoder"] = _text_encoder(model, precision)
+    if model.transformer_file is not None:
+        components["transformer"] = load_gguf_transformer(
+            model.transformer_file, _place(model), model.revision, DTYPES[precision]
+        )
     pipeline = DiffusionPipeline.from_pretrained(
         _place(model),
         **components,

@@ -133,7 +133,7 @@ class Loras:
         return weights
 
     def _refuse_shape(self, name: str, layer: str, key: str, tensor: torch.Tensor) -> None:
-        outputs, inputs = _bare(self._transformer.get_submodule(layer)).weight.shape[:2]
+        outputs, inputs = _shape(_bare(self._transformer.get_submodule(layer)).weight)
         fits = tensor.shape[1] == inputs if key.endswith(_DOWN) else tensor.shape[0] == outputs
         if not fits:
             raise RequestRefused(
@@ -169,6 +169,12 @@ def _tensors_of(path: Path) -> dict[str, torch.Tensor]:
 def _bare(module: Any) -> Any:
     """Give the layer itself where a LoRA lies over it."""
     return getattr(module, "base_layer", module)
+
+
+def _shape(weight: torch.Tensor) -> tuple[int, int]:
+    # That of a matrix in a GGUF file counts bytes.
+    outputs, inputs = getattr(weight, "quant_shape", weight.shape)[:2]
+    return outputs, inputs
 
 
 def _adapter(place: int) -> str:

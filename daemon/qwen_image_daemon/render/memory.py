@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from qwen_image_daemon.render.component_sizes import ComponentSizes
+from qwen_image_daemon.render.quantisers import QUANTISERS, Format, formats_at_hand
 from qwen_image_daemon.render.renderer import Exactness
 from qwen_image_daemon.settings import PlanName, Precision, Quality
 
@@ -70,8 +71,8 @@ class Plan:
     transformer: TransformerPlace
     encoder: EncoderPlace
     table: bool = False
-    float8: bool = False
-    """Transformer weights are kept in 8-bit floating point, and turned back layer by layer."""
+    kept: Format = "as loaded"
+    """How the matrices of the transformer's blocks are kept; in fewer bits they are turned back layer by layer."""
     exactness: Exactness = "exact"
     on_cpu: bool = False
     from_files: bool = False
@@ -108,20 +109,57 @@ PLANS: Final[tuple[Plan, ...]] = (
     ),
     Plan("by-turns-table", "the same with tabulated modulation", "by turns", "streamed", table=True),
     Plan(
+        "int8",
+        "transformer in 8-bit integers (torchao) and VAE stay on the device, the text encoder is streamed",
+        "resident",
+        "streamed",
+        kept="int8",
+        exactness="lossy",
+    ),
+    Plan(
+        "int8-table",
+        "transformer in 8-bit integers (torchao) with tabulated modulation and VAE stay on the device, "
+        "the text encoder is streamed",
+        "resident",
+        "streamed",
+        table=True,
+        kept="int8",
+        exactness="lossy",
+    ),
+    Plan(
         "float8",
         "transformer in 8-bit floating point and VAE stay on the device, the text encoder is streamed",
         "resident",
         "streamed",
-        float8=True,
+        kept="float8",
         exactness="lossy",
     ),
     Plan(
         "float8-table",
-        "the same with tabulated modulation",
+        "transformer in 8-bit floating point with tabulated modulation and VAE stay on the device, "
+        "the text encoder is streamed",
         "resident",
         "streamed",
         table=True,
-        float8=True,
+        kept="float8",
+        exactness="lossy",
+    ),
+    Plan(
+        "nf4",
+        "transformer in 4 bits (NF4, bitsandbytes) and VAE stay on the device, the text encoder is streamed",
+        "resident",
+        "streamed",
+        kept="nf4",
+        exactness="lossy",
+    ),
+    Plan(
+        "nf4-table",
+        "transformer in 4 bits (NF4, bitsandbytes) with tabulated modulation and VAE stay on the device, "
+        "the text encoder is streamed",
+        "resident",
+        "streamed",
+        table=True,
+        kept="nf4",
         exactness="lossy",
     ),
     Plan(
@@ -165,8 +203,8 @@ PLANS: Final[tuple[Plan, ...]] = (
     Plan("cpu", "drawn on the CPU", "resident", "resident", exactness="float-drift", on_cpu=True),
 )
 """Best first: less is moved for each picture, and what changes the picture comes after what does not, except where
-that would stream the whole transformer for each step. Those that read from disk are for hosts with little memory.
-In the order of PlanName."""
+that would stream the whole transformer for each step. Of what changes it, what changes it least comes first
+(docs/decisions/0017). Those that read from disk are for hosts with little memory. In the order of PlanName."""
 
 PLAN_OF: Final[Mapping[PlanName, Plan]] = MappingProxyType({plan.name: plan for plan in PLANS})
 
@@ -210,7 +248,7 @@ def claim(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision) -
     encoder, vae = sizes.text_encoder * each, sizes.vae * each
     held = sizes.transformer - (sizes.modulation if plan.table else 0)
     table = sizes.modulation // _PARAMETERS_PER_VALUE * each * work.steps if plan.table else 0
-    transformer = held * (1 if plan.float8 else each)
+    transformer = _transformer_bytes(plan, sizes, held, each)
     block = block_bytes(plan, sizes, precision)
     there: dict[TransformerPlace, tuple[int, int]] = {
         # While it denoises, and while others are at work.
@@ -257,6 +295,14 @@ def _held_by_the_host(plan: Plan, sizes: ComponentSizes, each: int, transformer:
     return held
 
 
+def _transformer_bytes(plan: Plan, sizes: ComponentSizes, held: int, each: int) -> int:
+    """Give what the transformer's weights that the plan holds take where they rest. Packed are only its blocks."""
+    if plan.kept == "as loaded":
+        return held * each
+    around = max(0, sizes.transformer - sizes.block * sizes.blocks)
+    return int((held - around) * QUANTISERS[plan.kept].bits / 8) + around * each
+
+
 def blocks_that_stay(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory) -> int:
     """Say how many of the transformer's blocks can stay on the device where the others are streamed through it.
 
@@ -275,10 +321,20 @@ def block_bytes(plan: Plan, sizes: ComponentSizes, precision: Precision) -> int:
     return max(1, sizes.block * BYTES[precision] * held // sizes.transformer)
 
 
-def choose(sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory, quality: Quality) -> Choice:
-    """Take the best plan that fits and that the quality allows. More memory never gives a worse one."""
+def choose(  # noqa: PLR0913, PLR0917  all that it depends on
+    sizes: ComponentSizes,
+    work: Work,
+    precision: Precision,
+    memory: Memory,
+    quality: Quality,
+    formats: frozenset[Format] | None = None,
+) -> Choice:
+    """Take the best plan that fits and that the quality allows. More memory never gives a worse one.
+
+    `formats` are those that weights can be kept in; None: those whose libraries are installed here.
+    """
     passed_over = ""
-    for plan in allowed(quality, memory, sizes):
+    for plan in allowed(quality, memory, sizes, formats):
         needs = claim(plan, sizes, work, precision)
         lack = lacking(needs, memory)
         if lack is None:
@@ -290,15 +346,21 @@ def choose(sizes: ComponentSizes, work: Work, precision: Precision, memory: Memo
     return Choice(None, None, passed_over)
 
 
-def allowed(quality: Quality, memory: Memory, sizes: ComponentSizes) -> Sequence[Plan]:
-    """Give the plans that come into question for this machine and model, best first."""
+def allowed(
+    quality: Quality, memory: Memory, sizes: ComponentSizes, formats: frozenset[Format] | None = None
+) -> Sequence[Plan]:
+    """Give the plans that come into question for this machine and model, best first. `formats` as for `choose`."""
     if memory.device is None:
         return (PLAN_OF["cpu"],)
+    if formats is None:
+        formats = formats_at_hand()
     return tuple(
         plan
         for plan in PLANS
         if not plan.on_cpu
         and (plan.exactness != "lossy" or quality == "allow-quantized")
+        # What is in fewer bits already is not quantised again.
+        and (plan.kept == "as loaded" or (plan.kept in formats and not sizes.is_quantised))
         # Nothing to tabulate: the plan before it is the same.
         and (sizes.modulation or not plan.table)
         and (sizes.mapped or not plan.from_files)

@@ -17,6 +17,8 @@ from torch import nn
 from qwen_image_daemon.render import devices
 from qwen_image_daemon.render.memory import Plan
 from qwen_image_daemon.render.modulation_table import ModulationTable
+from qwen_image_daemon.render.packed_weights import Packed
+from qwen_image_daemon.render.quantisers import Format
 from qwen_image_daemon.render.streaming import Part, Streamed, StreamedAhead
 
 log = structlog.get_logger()
@@ -127,19 +129,6 @@ class WeightPlacement:
             for tensor, data in kept:
                 tensor.data = data
 
-    @contextmanager
-    def plain_weights(self) -> Iterator[None]:
-        """Let the transformer's weights look like its other tensors: a LoRA takes its own format from them."""
-        shrunk = [tensor for tensor, rest in self._rests.items() if rest.dtype == torch.float8_e4m3fn]
-        for tensor in shrunk:
-            # They take no memory: one value, repeated.
-            tensor.data = torch.empty((), dtype=self._transformer.dtype, device=self.device).expand(tensor.shape)
-        try:
-            yield
-        finally:
-            for tensor in shrunk:
-                tensor.data = self._rests[tensor]
-
     def take_in(self, kind: str, guest: Any) -> Any:
         """Place a module that draws along (a ControlNet). The last one of its kind is let go of."""
         self.let_go(kind)
@@ -188,8 +177,8 @@ class WeightPlacement:
         ]
         match plan.transformer:
             case "resident":
-                if plan.float8:
-                    self._shrink(blocks)
+                if plan.kept != "as loaded":
+                    self._pack(blocks, plan.kept)
             case "by turns":
                 self._by_turns = [tensor for tensor in _tensors_of(transformer) if tensor not in aside]
                 self._rests |= {tensor: tensor.data for tensor in self._by_turns}
@@ -214,19 +203,17 @@ class WeightPlacement:
         for tensor in tensors:
             self._rests[tensor] = tensor.data = devices.pinned_for(self.device, tensor.data)
 
-    def _shrink(self, blocks: list[Part]) -> None:
-        """Keep the blocks' matrices on the device in 8-bit floating point. Biases and norms stay as they are."""
+    def _pack(self, blocks: list[Part], kept: Format) -> None:
+        """Keep the blocks' matrices on the device in fewer bits. Biases and norms stay as they are."""
         parts = [
             Part(module, [module.weight])
             for block in blocks
             for module in block.module.modules()
             if isinstance(module, nn.Linear) and module.weight in set(block.tensors)
         ]
-        for part in parts:
-            for tensor in part.tensors:
-                tensor.data = self._rests[tensor] = devices.onto(self.device, tensor.data.to(torch.float8_e4m3fn))
-        precision = self._transformer.dtype
-        self._streams.append(Streamed(parts, lambda resting: resting.to(precision)))
+        packed = Packed(parts, kept, self.device)
+        self._rests |= packed.resting
+        self._streams.append(packed)
 
 
 def _spread(blocks: list[Part], count: int) -> list[Part]:

@@ -195,7 +195,7 @@ class WarmPipeline:
         try:
             with counting, torch.inference_mode(), self._seeded(request.seed):
                 # What is made in inference mode could not be arranged otherwise afterwards.
-                with torch.inference_mode(mode=False), self._pipelines.placement.plain_weights():
+                with torch.inference_mode(mode=False):
                     self._loras.put_on(plan.loras, request.loras)
                 self._pipelines.placement.settle()
                 caller.report("encode", 0, plan.steps)
