@@ -26,6 +26,7 @@ from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     MemoryInfo,
+    MixedPrecisions,
     ModelInfo,
     ModelUnavailable,
     OutOfMemory,
@@ -161,7 +162,7 @@ class DiffusersRenderer:
                     # A later precision is not expected to be smaller.
                     give_back(device)
                     raise
-                except (ModelUnavailable, BadPicture, UnexpectedFailure) as failure:
+                except (ModelUnavailable, BadPicture, MixedPrecisions, UnexpectedFailure) as failure:
                     reason = str(failure)
                 give_back(device)
             passed_over[precision] = reason

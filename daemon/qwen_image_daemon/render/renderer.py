@@ -8,6 +8,7 @@ RenderError
 ├── BadPicture          retry         the model gave NaN, or no picture at all
 ├── OutOfMemory         retry         device or host memory ran out
 ├── Misplaced           retry         parts of the model were on different devices
+├── MixedPrecisions     retry         parts of the model computed in different precisions
 ├── UnexpectedFailure   retry         anything that no rule knows
 ├── ModelUnavailable    surroundings  the checkpoint is not there, not whole, or does not fit together
 └── DeviceLost          replace       the accelerator's context is gone: only a new process helps
@@ -67,6 +68,12 @@ class OutOfMemory(RenderError):
 
 class Misplaced(RenderError):
     """Parts of the model, or of what it computes with, were on different devices."""
+
+    remedy: ClassVar[Remedy] = "retry"
+
+
+class MixedPrecisions(RenderError):
+    """Parts of the model, or of what it computes with, were in different floating point formats."""
 
     remedy: ClassVar[Remedy] = "retry"
 

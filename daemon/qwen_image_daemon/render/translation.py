@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import structlog
 
-from qwen_image_daemon.render.error_table import RULES
+from qwen_image_daemon.render.error_table import RULES, Rule
 from qwen_image_daemon.render.renderer import ModelUnavailable, RenderError, UnexpectedFailure
 
 log = structlog.get_logger()
@@ -22,16 +22,27 @@ LONGEST_TEXT = 600
 def loading_failure(fault: Exception, source: str) -> RenderError:
     """Say why the checkpoint could not be loaded."""
     return _by_rule(fault) or ModelUnavailable(
-        f"{source} could not be loaded: {_told(fault)}",
-        "Check that the checkpoint is whole and of a kind that this program draws with.",
+        f"{source} could not be loaded, for a reason that is not known here: {_told(fault)}",
+        "Check that the checkpoint is whole and of a kind that this program draws with; report it with the log.",
     )
 
 
 def rendering_failure(fault: Exception) -> RenderError:
     """Say why a picture could not be drawn."""
     return _by_rule(fault) or UnexpectedFailure(
-        f"Drawing failed: {_told(fault)}", "Try again; where it comes back, report it with the log."
+        f"Drawing failed, for a reason that is not known here: {_told(fault)}",
+        "Try again; where it comes back, report it with the log.",
     )
+
+
+def rule_for(fault: Exception) -> tuple[Rule, BaseException] | None:
+    """Give the rule that knows the exception or what led to it, and which of these it knows."""
+    # What libraries raise themselves says more than what they wrapped it in.
+    for link in reversed(_chain(fault)):
+        for rule in RULES:
+            if isinstance(link, rule.kinds) and re.search(rule.text, str(link)):
+                return rule, link
+    return None
 
 
 def translated(
@@ -69,12 +80,11 @@ def _let_go_of_frames(fault: BaseException) -> None:
 
 
 def _by_rule(fault: Exception) -> RenderError | None:
-    # What libraries raise themselves says more than what they wrapped it in.
-    for link in reversed(_chain(fault)):
-        for rule in RULES:
-            if isinstance(link, rule.kinds) and re.search(rule.text, str(link)):
-                return rule.error(f"{rule.what}: {_told(link)}", rule.fix)
-    return None
+    found = rule_for(fault)
+    if found is None:
+        return None
+    rule, link = found
+    return rule.error(f"{rule.what}: {_told(link)}", rule.fix)
 
 
 def _chain(fault: BaseException) -> list[BaseException]:
