@@ -12,7 +12,7 @@ import torch
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
-from qwen_image_daemon.render.component_sizes import sizes_of, sizes_of_folder
+from qwen_image_daemon.render.component_sizes import sizes_of
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
@@ -42,6 +42,7 @@ from qwen_image_daemon.render.task_pipelines import TaskPipelines
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
+from qwen_image_daemon.render.wholeness import refuse_broken
 from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
 
 log = structlog.get_logger()
@@ -81,8 +82,7 @@ class DiffusersRenderer:
         device = choose_device(self._settings.device)
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
         if self._model.folder is not None:
-            # Names a file that is missing or cut short, which the libraries do not.
-            sizes_of_folder(self._model.folder)
+            refuse_broken(self._model.folder, self._model.source)
         loaded, precision, notes = self._first_that_works(device)
         info = ModelInfo(
             family=self._model.family,
