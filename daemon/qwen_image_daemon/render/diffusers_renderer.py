@@ -4,7 +4,8 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import structlog
 import torch
@@ -23,8 +24,11 @@ from qwen_image_daemon.render.loras import Loras
 from qwen_image_daemon.render.memory import Memory
 from qwen_image_daemon.render.memory_report import device_memory, free_memory
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
+from qwen_image_daemon.render.reading_in import read_in
 from qwen_image_daemon.render.renderer import (
     BadPicture,
+    Loading,
     MemoryInfo,
     MixedPrecisions,
     ModelInfo,
@@ -39,11 +43,12 @@ from qwen_image_daemon.render.renderer import (
 )
 from qwen_image_daemon.render.startup_checks import refuse_incomplete, trial_request
 from qwen_image_daemon.render.task_pipelines import TaskPipelines
+from qwen_image_daemon.render.telling import Telling
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
-from qwen_image_daemon.render.wholeness import refuse_broken
-from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
+from qwen_image_daemon.render.wholeness import weight_files
+from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision, RenderSettings
 
 log = structlog.get_logger()
 
@@ -67,6 +72,10 @@ class DiffusersRenderer:
         lasting = lasting or Lasting()
         self._handed_over = lasting.handed_over
         self._family = FAMILIES[model.family]
+        self._state = lasting.state
+        self._telling = Telling(lasting.tell)
+        self._local = model
+        """The model as a folder on this machine, once it is there."""
         notes = lasting.state and lasting.state / PLANS_THAT_WORKED
         self._worked = WorkedBefore(notes, settings.placement_retry_seconds)
         self._loaded: tuple[ArrangedModel, ModelInfo] | None = None
@@ -81,8 +90,8 @@ class DiffusersRenderer:
         started = time.perf_counter()
         device = choose_device(self._settings.device)
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
-        if self._model.folder is not None:
-            refuse_broken(self._model.folder, self._model.source)
+        provided = translated(lambda: self._provided(device), self._loading_failure, self._telling.is_callers_own)
+        self._local = _at(self._model, provided.folder)
         loaded, precision, notes = self._first_that_works(device)
         info = ModelInfo(
             family=self._model.family,
@@ -90,6 +99,8 @@ class DiffusersRenderer:
             pipeline=found,
             source=self._model.source,
             revision=self._model.revision,
+            commit=provided.commit,
+            verified=provided.verified,
             device=str(device),
             precision=precision,
             notes=notes,
@@ -183,14 +194,21 @@ class DiffusersRenderer:
             at_hand = self._claimed(device, precision)
             # Once the model before it is gone, and before anything of this one is there.
             memory = free_memory(device)
-            pipeline = load_pipeline(self._model, precision, at_hand, trust_remote_code=trust)
+            pipeline = load_pipeline(self._local, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             ladder = self._ladder(pipeline, precision, memory)
             return ArrangedModel(self._warm(pipeline, precision), ladder, device, self._heap)
 
-        loaded = translated(opened, self._loading_failure)
+        loaded = translated(opened, self._loading_failure, self._telling.is_callers_own)
+        self._telling(Loading("arrange"))
         loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
         return loaded
+
+    def _provided(self, device: torch.device) -> Provided:
+        """Bring the checkpoint onto this machine, look whether it is as it should be, and read it."""
+        provided = provided_model(self._model, self._state, self._telling)
+        read_in(weight_files(provided.folder), free_memory(device).host, self._telling)
+        return provided
 
     def _claimed(self, device: torch.device, precision: Precision) -> dict[str, Any]:
         """Give the components that the model before this one left, and free the others."""
@@ -218,11 +236,16 @@ class DiffusersRenderer:
                 raise RequestRefused(
                     f"There is no ControlNet {name} in the settings.", "Name one of those there are."
                 )
+
+            def opened() -> Any:
+                provided = provided_controlnet(settings, self._state, self._telling)
+                return load_controlnet(_at(settings, provided.folder), precision)
+
+            def failure(fault: Exception) -> RenderError:
+                return loading_failure(fault, settings.source)
+
             try:
-                return translated(
-                    lambda: load_controlnet(settings, precision),
-                    lambda fault: loading_failure(fault, settings.source),
-                )
+                return translated(opened, failure, self._telling.is_callers_own)
             except ModelUnavailable as error:
                 # The model itself is there: only the jobs with this ControlNet fail.
                 raise UnexpectedFailure(f"The ControlNet {name} cannot be used: {error}", error.fix) from None
@@ -234,6 +257,14 @@ class DiffusersRenderer:
             self._family,
             self._settings,
         )
+
+
+Checkpoint = TypeVar("Checkpoint", ModelSettings, ControlNetSettings)
+
+
+def _at(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Give the settings of the checkpoint as if they named the folder."""
+    return checkpoint.model_copy(update={"source": str(folder), "revision": None})
 
 
 def _notes(passed_over: dict[Precision, str]) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ from qwen_image_daemon.jobs.tasks import Task
 Exactness = Literal["exact", "float-drift", "lossy"]
 Remedy = Literal["permanent", "retry", "surroundings", "replace"]
 Stage = Literal["encode", "denoise", "decode"]
+LoadStage = Literal["fetch", "verify", "read", "arrange"]
 
 
 class RenderError(Exception):
@@ -182,6 +183,23 @@ class Progress:
     steps: int
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far the loading of a model is. Bytes are 0 where there are none to count.
+
+    fetch    what is missing comes from the hub
+    verify   files are held against the hashes that are listed for them
+    read     files with weights are read, one component after the other
+    arrange  the model comes onto its device, and a trial picture is drawn
+    """
+
+    stage: LoadStage
+    done_bytes: int = 0
+    total_bytes: int = 0
+    part: str | None = None
+    """The component or file that it is at, where it is at one."""
+
+
 def _to_tenths_of_milliseconds(seconds: float) -> float:
     return round(seconds, 4)
 
@@ -249,6 +267,10 @@ class ModelInfo(BaseModel):
     """Folder or hub name that the checkpoint was loaded from."""
     revision: str | None
     """The hub revision asked for, if any."""
+    commit: str | None = None
+    """The hub's commit that was loaded; None for folders."""
+    verified: str | None = None
+    """What was held against listed hashes, and against which; None where no list was there."""
     device: str
     precision: str
     """The floating point format of the weights, for example `bfloat16`."""

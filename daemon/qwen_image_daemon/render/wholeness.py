@@ -25,7 +25,12 @@ _MOST_NAMED: Final = 10
 
 def components_of(folder: Path) -> tuple[str, ...]:
     """Give the components that the checkpoint's index names. Raises BrokenFile."""
-    index = read_json(folder / INDEX)
+    return named_in(folder / INDEX)
+
+
+def named_in(file: Path) -> tuple[str, ...]:
+    """Give the components that an index names. Raises BrokenFile."""
+    index = read_json(file)
     # A component that a pipeline does without is [null, null].
     return tuple(name for name, kind in index.items() if isinstance(kind, list) and kind and all(kind))
 
