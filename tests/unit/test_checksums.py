@@ -178,6 +178,18 @@ def test_a_file_that_was_written_just_now_is_read_again_the_next_time(folder: Pa
     assert second[0].total_bytes == 2
 
 
+def test_files_that_are_gone_are_forgotten(folder: Path, tmp_path: Path) -> None:
+    list_all(folder, folder / CHECKSUMS)
+    told_of(folder, state=tmp_path)
+    (folder / CONFIG).unlink()
+    (folder / CHECKSUMS).write_text(line_of(folder, WEIGHTS), encoding="utf-8")
+    told_of(folder, state=tmp_path)
+
+    remembered = (tmp_path / HASHED_FILES).read_text(encoding="utf-8")
+    assert WEIGHTS.name in remembered
+    assert CONFIG.name not in remembered
+
+
 def test_a_broken_memory_of_hashes_means_that_all_is_read(folder: Path, tmp_path: Path) -> None:
     list_all(folder, folder / CHECKSUMS)
     (tmp_path / HASHED_FILES).write_bytes(b"{oops")

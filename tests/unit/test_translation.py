@@ -444,6 +444,28 @@ def test_what_is_behind_a_libraries_own_complaint_is_told() -> None:
     assert str(told).startswith("The hub has no such model")
 
 
+def test_what_a_library_was_handling_when_it_complained_is_told() -> None:
+    """Diffusers raises another error in place of the hub's, and names no cause."""
+
+    def complain() -> None:
+        try:
+            answer(403, X_Error_Code="GatedRepo")
+        except OSError:
+            raise OSError("Can't load config for 'owner/name'")  # noqa: B904  as diffusers does
+
+    assert str(loading_failure(raised_by(complain), SOURCE)).startswith("The hub gives this model only to those")
+
+
+def test_what_a_fault_is_itself_goes_before_what_was_being_handled() -> None:
+    def complain() -> None:
+        try:
+            importlib.import_module("a_quantiser_that_nobody_wrote")
+        except ImportError:
+            torch.empty(10**15)
+
+    assert type(rendering_failure(raised_by(complain))) is OutOfMemory
+
+
 class Tensor:
     """Stands for memory that a frame holds."""
 
@@ -473,6 +495,17 @@ def test_a_render_error_passes_through_as_the_same_object() -> None:
     with pytest.raises(BadPicture) as caught:
         translated(fails, rendering_failure)
     assert caught.value is error
+
+
+def test_a_stop_passes_through_wherever_it_comes_from() -> None:
+    stop = RenderStopped()
+
+    def fails() -> None:
+        raise stop
+
+    with pytest.raises(RenderStopped) as caught:
+        translated(fails, rendering_failure)
+    assert caught.value is stop
 
 
 def test_the_callers_own_exception_passes_through_as_the_same_object() -> None:

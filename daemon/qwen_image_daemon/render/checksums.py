@@ -64,8 +64,9 @@ class KnownHashes:
         return _identity(file) in self._known
 
     def keep(self) -> None:
-        """Write down what is known."""
+        """Write down what is known of files that are still there as they were."""
         if self._file is not None:
+            self._known = {identity: hashed for identity, hashed in self._known.items() if _is_current(identity)}
             with unwritten_is_logged():
                 replace_content(self._file, self._STORED.dump_json(self._known, indent=1))
 
@@ -164,6 +165,14 @@ def _refuse_absent(file: Path) -> None:
 
 def _size(file: Path) -> int:
     return file.stat().st_size
+
+
+def _is_current(identity: str) -> bool:
+    file = Path(identity.split(" ", 3)[-1])
+    try:
+        return _identity(file) == identity
+    except OSError:
+        return False
 
 
 def _identity(file: Path) -> str:

@@ -73,6 +73,7 @@ class DiffusersRenderer:
         self._handed_over = lasting.handed_over
         self._family = FAMILIES[model.family]
         self._state = lasting.state
+        self._tell = lasting.tell
         self._telling = Telling(lasting.tell)
         self._local = model
         """The model as a folder on this machine, once it is there."""
@@ -237,15 +238,17 @@ class DiffusersRenderer:
                     f"There is no ControlNet {name} in the settings.", "Name one of those there are."
                 )
 
+            telling = Telling(self._tell)
+
             def opened() -> Any:
-                provided = provided_controlnet(settings, self._state, self._telling)
+                provided = provided_controlnet(settings, self._state, telling)
                 return load_controlnet(_at(settings, provided.folder), precision)
 
             def failure(fault: Exception) -> RenderError:
                 return loading_failure(fault, settings.source)
 
             try:
-                return translated(opened, failure, self._telling.is_callers_own)
+                return translated(opened, failure, telling.is_callers_own)
             except ModelUnavailable as error:
                 # The model itself is there: only the jobs with this ControlNet fail.
                 raise UnexpectedFailure(f"The ControlNet {name} cannot be used: {error}", error.fix) from None

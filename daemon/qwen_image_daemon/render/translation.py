@@ -12,7 +12,7 @@ from typing import TypeVar
 import structlog
 
 from qwen_image_daemon.render.error_table import RULES, Rule
-from qwen_image_daemon.render.renderer import ModelUnavailable, RenderError, UnexpectedFailure
+from qwen_image_daemon.render.renderer import ModelUnavailable, RenderError, RenderStopped, UnexpectedFailure
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -37,8 +37,10 @@ def rendering_failure(fault: Exception) -> RenderError:
 
 def rule_for(fault: Exception) -> tuple[Rule, BaseException] | None:
     """Give the rule that knows the exception or what led to it, and which of these it knows."""
-    # What libraries raise themselves says more than what they wrapped it in.
-    for link in reversed(_chain(fault)):
+    causes = _chain(fault)
+    # What libraries raise themselves says more than what they wrapped it in. diffusers wraps what the hub's client
+    # raised without naming it as the cause: that is looked at last, for it may be another story.
+    for link in (*reversed(causes), *_contexts(causes)):
         for rule in RULES:
             if isinstance(link, rule.kinds) and re.search(rule.text, str(link)):
                 return rule, link
@@ -52,10 +54,13 @@ def translated(
 ) -> Result:
     """Run the action; what it raises comes out as a RenderError that holds no frame, and so no tensor, alive.
 
-    An exception passes through unchanged where `is_callers_own()` is true of it.
+    An exception passes through unchanged where `is_callers_own()` is true of it, and RenderStopped always does.
     """
     try:
         return action()
+    except RenderStopped:
+        # A ControlNet may be fetched while a picture is drawn: the stop comes out of both.
+        raise
     except RenderError as known:
         told = known
         _let_go_of_frames(known)
@@ -93,6 +98,16 @@ def _chain(fault: BaseException) -> list[BaseException]:
     while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
         chain.append(chain[-1].__cause__)
     return chain
+
+
+def _contexts(causes: list[BaseException]) -> list[BaseException]:
+    """Give what was being handled when these were raised, and when that was, the nearest first."""
+    found = [*causes]
+    for link in found:
+        behind = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        if behind is not None and behind not in found:
+            found.append(behind)
+    return found[len(causes) :]
 
 
 def _told(fault: BaseException) -> str:
