@@ -22,6 +22,7 @@ from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.loop_control import LoopControl, Stopping
 from qwen_image_daemon.outbox.loop import Outlet
 from qwen_image_daemon.render.renderer import (
+    Loading,
     MemoryInfo,
     ModelInfo,
     Progress,
@@ -187,7 +188,7 @@ class Opener:
         self.renderers = renderers
         self.opened: list[str] = []
 
-    def __call__(self, name: str) -> Drawer:
+    def __call__(self, name: str, _tell: Callable[[Loading], None]) -> Drawer:
         """Give the renderer of that name."""
         self.opened.append(name)
         return self.renderers[name]

@@ -47,6 +47,7 @@ EXAMPLES: dict[str, tuple[type[BaseModel], str, str, dict[str, Any]]] = {
             "family": "qwen-image",
             "source": "InstantX/Qwen-Image-ControlNet-Union",
             "revision": "main",
+            "checksums": "/etc/qwen-image-daemon/union.sha256",
             "kind": "union",
         },
     ),

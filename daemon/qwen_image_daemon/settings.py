@@ -76,7 +76,12 @@ class ModelSettings(Section):
     """Checkpoint folder (a relative one begins with ./), hub name (owner/name), or embedded: the small demo model
     that the daemon brings along (family demo). Never taken from a job."""
     revision: str | None = None
-    """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself."""
+    """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself: the log warns
+    where none is pinned, and names the one that was loaded."""
+    checksums: Path | None = None
+    """A list of the checkpoint's files with their hashes, as sha256sum writes it, with paths relative to the
+    checkpoint's folder; it may lie there, or elsewhere (absolute). Nothing is loaded where a file differs. A file
+    CHECKSUMS in the folder is used by itself."""
     transformer: Annotated[str, Field(pattern=r"\.gguf$")] | None = None
     """A GGUF file on this machine with the transformer in fewer bits, in place of the checkpoint's, of which all
     else is taken. Needs the extra gguf. Every result says that it is lossy, whatever render.quality says."""
@@ -108,6 +113,8 @@ class ControlNetSettings(Section):
     """Checkpoint folder (a relative one begins with ./) or hub name (owner/name). Never taken from a job."""
     revision: str | None = None
     """Hub revision (commit, tag or branch). Pin a commit where the box must not change by itself."""
+    checksums: Path | None = None
+    """A list of its files with their hashes, as for a model."""
     kind: ControlNetKind = "union"
     """union: follows edges, depth, poses and the like. inpaint: redraws the masked part of a picture."""
 
@@ -242,7 +249,8 @@ class RenderSettings(Section):
     step_timeout_seconds: Positive = 600.0
     """A step that takes longer is a hang: the render process is replaced."""
     load_timeout_seconds: Positive = 3600.0
-    """A model that takes longer to load is a hang: the render process is replaced."""
+    """A model whose loading does not get on for so long is a hang: the render process is replaced. A download may
+    take longer, as long as it goes on."""
     dry_run_step_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     """How long each step of a --dry-run takes: to try what stops, pauses and long queues look like."""
     unload_after_seconds: Positive | None = None

@@ -46,7 +46,7 @@ def rooms(tmp_path: Path) -> Rooms:
 
 def draw(rooms: Rooms, drawer: Drawer | None = None) -> None:
     control = LoopControl(no_more=lambda: True, drain=True)
-    render_jobs(rooms.spool, RenderSettings(), OutboxSettings(), lambda _: drawer or Drawer(), control)
+    render_jobs(rooms.spool, RenderSettings(), OutboxSettings(), lambda *_: drawer or Drawer(), control)
 
 
 def drain(rooms: Rooms) -> None:

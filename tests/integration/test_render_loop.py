@@ -23,6 +23,7 @@ from qwen_image_daemon.render.pace import Pace
 from qwen_image_daemon.render.renderer import (
     BadPicture,
     DeviceLost,
+    Loading,
     ModelUnavailable,
     OutOfMemory,
     Progress,
@@ -31,6 +32,7 @@ from qwen_image_daemon.render.renderer import (
     RenderRequest,
     RequestRefused,
 )
+from qwen_image_daemon.render.warm_model import OpenModel
 from qwen_image_daemon.settings import LogSettings, ModelSettings, OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.records import FileRecord, Outcome
@@ -57,13 +59,13 @@ def daemon_logs() -> Iterator[None]:
     structlog.contextvars.clear_contextvars()
 
 
-def drain(rooms: Rooms, open_model: Callable[[str], Renderer], stopping: Stopping | None = None) -> None:
+def drain(rooms: Rooms, open_model: OpenModel, stopping: Stopping | None = None) -> None:
     control = LoopControl(stopping=stopping or Stopping(), no_more=lambda: True, drain=True)
     render_jobs(rooms.spool, SETTINGS, OutboxSettings(), open_model, control)
 
 
 def draw(rooms: Rooms, drawer: Drawer) -> None:
-    drain(rooms, lambda _: drawer)
+    drain(rooms, lambda *_: drawer)
 
 
 def outcome(rooms: Rooms, name: str) -> Outcome:
@@ -376,7 +378,7 @@ def test_a_stop_lets_the_picture_be_finished_and_the_next_start_draws_the_rest(r
     rooms.admit("job", FOUR)
     stopping = Stopping()
     first = Drawer(lambda request: stopping.ask() if request.seed == 11 else None)
-    drain(rooms, lambda _: first, stopping)
+    drain(rooms, lambda *_: first, stopping)
     [entry] = rooms.spool.entries(rooms.spool.queue)
     assert set(entry.finished_images()) == {0, 1}
     assert entry.attempts() == {1: "interrupted"}
@@ -395,7 +397,7 @@ def test_a_second_stop_leaves_the_picture_at_the_next_step(rooms: Rooms) -> None
             stopping.ask()
             stopping.ask()
 
-    drain(rooms, lambda _: Drawer(stop_twice), stopping)
+    drain(rooms, lambda *_: Drawer(stop_twice), stopping)
     [entry] = rooms.spool.entries(rooms.spool.queue)
     assert set(entry.finished_images()) == {0}
 
@@ -417,7 +419,7 @@ def test_progress_and_the_estimated_end_are_reported_while_a_job_is_drawn(rooms:
         beat=lambda _: seen.append(report(rooms)) if (rooms.spool.state / RENDER_REPORT).exists() else None,
     )
     model = ModelSettings(family="demo", source="none")
-    render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda _: DryRunRenderer(model, 0.03), control)
+    render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda *_: DryRunRenderer(model, 0.03), control)
     current = [found.current for found in seen if found.current is not None]
     assert {found.activity for found in seen} >= {"loading", "rendering"}
     assert current
@@ -493,7 +495,7 @@ def test_a_job_whose_time_is_over_fails_once_with_what_it_has_and_the_others_go_
     def stop_after(_: RenderRequest) -> None:
         stopping.ask()
 
-    drain(rooms, lambda _: Drawer(stop_after), stopping)
+    drain(rooms, lambda *_: Drawer(stop_after), stopping)
     record = entry.record()
     assert record.requested is not None
     hurried = record.requested.model_copy(update={"timeout_seconds": 1e-9})
@@ -553,7 +555,7 @@ def test_a_paused_loop_says_who_paused_it_and_goes_on_when_nobody_does(rooms: Ro
     drawer = Drawer()
 
     def work(control: LoopControl) -> None:
-        render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda _: drawer, control)
+        render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda *_: drawer, control)
 
     def paused() -> bool:
         return (rooms.spool.state / RENDER_REPORT).exists() and report(rooms).activity == "paused"
@@ -739,7 +741,7 @@ TOMORROW = datetime.now(UTC) + timedelta(days=1)
 
 def test_a_job_for_later_lets_others_go_first_and_is_said_to_wait(rooms: Rooms) -> None:
     rooms.admit("later", f'prompt = "x"\npriority = 9\nnot_before = {TOMORROW.isoformat()}\n{SMALL}')
-    with running(partial(render_jobs, rooms.spool, SETTINGS, OutboxSettings(), lambda _: Drawer())):
+    with running(partial(render_jobs, rooms.spool, SETTINGS, OutboxSettings(), lambda *_: Drawer())):
         written = rooms.spool.state / RENDER_REPORT
         eventually(lambda: written.exists() and "Jobs for later: 1" in (report(rooms).note or ""), "the note")
         rooms.admit("now", sequence=2)
@@ -755,7 +757,7 @@ def test_a_job_that_waits_for_its_next_try_holds_up_no_other(rooms: Rooms) -> No
     drawer = Drawer(raising(BadPicture("NaN.", "Fix."), lambda request: request.seed == 7))
     settings = RenderSettings(attempts=2, retry_pause_seconds=0.3)
     control = LoopControl(no_more=lambda: True, drain=True)
-    render_jobs(rooms.spool, settings, OutboxSettings(), lambda _: drawer, control)
+    render_jobs(rooms.spool, settings, OutboxSettings(), lambda *_: drawer, control)
     assert drawer.drawn == [7, 1, 1, 1, 7]
     assert outcome(rooms, "bad").attempts == 2
 
@@ -805,3 +807,66 @@ def test_a_job_that_the_disk_does_not_give_is_trouble_and_is_not_given_up(rooms:
     (entry.folder / "job.json").write_bytes(content)
     draw(rooms, Drawer())
     assert outcome(rooms, "job").status == "succeeded"
+
+
+class LoadingDrawer(Drawer):
+    """A renderer whose loading gets on, step by step."""
+
+    def __init__(self, tell: Callable[[Loading], None], look: Callable[[], None]) -> None:
+        super().__init__(lambda _: look())
+        self.tell = tell
+        self.look = look
+
+    def __enter__(self) -> Self:
+        """Fetch two thirds of something."""
+        self.tell(Loading("fetch", 2_000_000_000, 3_000_000_000))
+        self.look()
+        return self
+
+
+def test_how_far_loading_is_is_reported_until_something_is_drawn(rooms: Rooms) -> None:
+    rooms.admit("job")
+    seen: list[RenderReport] = []
+
+    drain(rooms, lambda _, tell: LoadingDrawer(tell, lambda: seen.append(report(rooms))))
+
+    loading, drawing = seen
+    assert (loading.activity, loading.model_name) == ("loading", "demo")
+    assert loading.loading is not None
+    assert loading.loading.told() == "fetching demo from the hub, 2.00 of 3.00 GB (66 %)"
+    assert (drawing.activity, drawing.loading) == ("rendering", None)
+
+
+def test_a_stop_while_a_model_is_fetched_leaves_the_job_in_the_queue(rooms: Rooms) -> None:
+    rooms.admit("job")
+    stopping = Stopping()
+
+    def stopped(_: str, tell: Callable[[Loading], None]) -> Renderer:
+        stopping.ask()
+        return LoadingDrawer(tell, lambda: pytest.fail("It was loaded all the same."))
+
+    drain(rooms, stopped, stopping)
+
+    [job] = rooms.queued()
+    assert job.name == "job"
+    assert rooms.spool.entries(rooms.spool.queue)[0].attempts() == {}
+
+
+def test_loading_that_gets_on_is_no_hang(rooms: Rooms) -> None:
+    """Each step of it announces the next one within the time that a loading may stand still."""
+    rooms.admit("job")
+    beats: list[float] = []
+    control = LoopControl(stopping=Stopping(), no_more=lambda: True, drain=True, beat=beats.append)
+    settings = RenderSettings(load_timeout_seconds=4321.0)
+
+    def loaded(_: str, tell: Callable[[Loading], None]) -> Renderer:
+        beats.clear()
+        return LoadingDrawer(tell, lambda: None)
+
+    def opened(name: str, tell: Callable[[Loading], None]) -> Renderer:
+        drawer = loaded(name, tell)
+        tell(Loading("arrange"))
+        assert beats == [4321.0]
+        return drawer
+
+    render_jobs(rooms.spool, settings, OutboxSettings(), opened, control)

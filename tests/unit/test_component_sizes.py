@@ -1,16 +1,15 @@
 """Sizes are read from the files' headers, and a file that is not whole is named."""
 
-import json
 import shutil
 from pathlib import Path
 
 import pytest
 from diffusers import DiffusionPipeline
-from safetensors.torch import load_file, save_file
 from torch import nn
 
 from qwen_image_daemon.render.component_sizes import sizes_of_folder
 from qwen_image_daemon.render.renderer import ModelUnavailable
+from sharding import split_into_shards
 
 TRANSFORMER = Path("transformer/diffusion_pytorch_model.safetensors")
 
@@ -22,20 +21,6 @@ def checkpoint(tiny_checkpoint: Path, tmp_path: Path) -> Path:
 
 def count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
-
-
-def split_into_shards(file: Path) -> list[Path]:
-    """Make two shards with an index of a file, as large checkpoints come."""
-    weights = load_file(file)
-    file.unlink()
-    names = sorted(weights)
-    shards = [file.with_name(f"part-0000{number}-of-00002.safetensors") for number in (1, 2)]
-    parts = names[: len(names) // 2], names[len(names) // 2 :]
-    for shard, part in zip(shards, parts, strict=True):
-        save_file({name: weights[name] for name in part}, shard)
-    placed = {name: shard.name for shard, part in zip(shards, parts, strict=True) for name in part}
-    file.with_name(f"{file.name}.index.json").write_text(json.dumps({"weight_map": placed}))
-    return shards
 
 
 def test_the_headers_say_what_the_loaded_model_has(tiny_checkpoint: Path) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from qwen_image_daemon.cli.watching import describe
 from qwen_image_daemon.render.renderer import StageSeconds
 from qwen_image_daemon.service.board import MOST_ITEMS, Board, summary
 from qwen_image_daemon.spool.records import ErrorReport, FileRecord, ImageRecord, Outcome
+from qwen_image_daemon.spool.reports import RENDER_REPORT, LoadingModel, RenderReport
 from qwen_image_daemon.spool.spool import Entry
 from rooms import Rooms
 
@@ -158,6 +160,27 @@ def test_the_board_counts_jobs_by_where_they_are(rooms: Rooms) -> None:
         ("queued2", "queued"),
     ]
     assert summary(status).startswith("rendering; 3 queued, 1 succeeded, 0 failed")
+
+
+def test_the_board_says_how_far_the_loading_of_a_model_is(rooms: Rooms) -> None:
+    """In the status, in its line for systemd, and in what the status command prints."""
+    loading = LoadingModel(
+        name="qwen-image",
+        stage="verify",
+        part="a.safetensors",
+        done_bytes=5 * 10**9,
+        total_bytes=10**10,
+        began_at=NOW,
+    )
+    report = RenderReport(activity="loading", model_name="qwen-image", loading=loading)
+    (rooms.spool.state / RENDER_REPORT).write_bytes(report.to_bytes())
+
+    status = Board(rooms.spool).update(None, ())
+
+    told = "comparing the files of qwen-image with their hashes: a.safetensors, 5.00 of 10.00 GB (50 %)"
+    assert (status.state, status.loading) == ("loading", loading)
+    assert summary(status).startswith(f"{told}; 0 queued")
+    assert told in describe(status, running=True)
 
 
 def test_the_boards_list_is_limited_and_its_counts_are_not(rooms: Rooms) -> None:

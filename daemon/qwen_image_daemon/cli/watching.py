@@ -43,6 +43,8 @@ def describe(status: DaemonStatus, *, running: bool) -> Iterator[str]:
     if running and status.note is not None:
         yield f"  {status.note}"
     yield from (f"  ! {sentence}" for sentence in status.trouble)
+    if running and status.loading is not None:
+        yield status.loading.told()
     if running and status.current is not None:
         job = status.current
         eta = "" if job.eta_seconds is None else f", {job.eta_seconds:.0f} s left"
@@ -88,6 +90,9 @@ def _follow(spool: Spool) -> None:
         if status is None:
             return Text("waiting for the daemon …")
         lines = Text("\n".join(describe(status, running=True)))
+        if status.loading is not None and status.loading.total_bytes:
+            loading = status.loading
+            return Group(lines, ProgressBar(total=loading.total_bytes, completed=loading.done_bytes, width=40))
         if status.current is None:
             return lines
         job = status.current

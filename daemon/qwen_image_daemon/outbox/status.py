@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo
 from qwen_image_daemon.spool.records import Record
-from qwen_image_daemon.spool.reports import CurrentJob
+from qwen_image_daemon.spool.reports import CurrentJob, LoadingModel
 
 STATUS = "status.json"
 
@@ -88,6 +88,8 @@ class MemoryResponse(DaemonMoment):
 
     model: ModelInfo | None = None
     """The model that is loaded."""
+    loading: LoadingModel | None = None
+    """A model that is being fetched, checked or loaded, and how far that is."""
     memory: MemoryInfo | None = None
     """Memory of the render process and its device, as last reported."""
 

@@ -1,18 +1,14 @@
 """How large a checkpoint's parts are, read from the headers of its files. Imports no torch."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from math import prod
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.renderer import ModelUnavailable
+from qwen_image_daemon.render.weight_files import BrokenFile, shards_of, tensors_in
 
-_LONGEST_HEADER = 100_000_000
-"""The same limit as in the safetensors library."""
 _BLOCKS = "transformer_blocks."
 _HEAD = "lm_head."
 _FIX = "Fetch the checkpoint again, or the file that is named."
@@ -95,26 +91,20 @@ KNOWN_SIZES: Mapping[FamilyName, ComponentSizes] = MappingProxyType(
 """For checkpoints that are not on this machine yet. Counted on the meta device, published configurations."""
 
 
-def refuse_incomplete_folder(folder: Path, components: Iterable[str]) -> None:
-    """Raise ModelUnavailable naming a file of these components that is missing, cut short or unreadable."""
-    for name in components:
-        for _ in _tensors_of(folder / name):
-            pass
-
-
 def sizes_of_folder(folder: Path) -> ComponentSizes:
     """Add up what the folder's safetensors headers say.
 
     Raises ModelUnavailable naming the file that is missing, cut short or unreadable.
     """
-    return sizes_of(*(dict(_tensors_of(folder / name)) for name in ("transformer", "text_encoder", "vae")))
+    return sizes_of(*(_tensors_of(folder / name) for name in ("transformer", "text_encoder", "vae")))
 
 
 def parameters_in(place: Path) -> int:
     """Count the parameters in a safetensors file, or in those of a folder. Raises as `sizes_of_folder` does."""
-    if place.is_dir():
-        return sum(count for _, count in _tensors_of(place))
-    return sum(count for _, count in _tensors_in(place))
+    try:
+        return sum(_tensors_of(place).values() if place.is_dir() else tensors_in(place).values())
+    except BrokenFile as fault:
+        raise ModelUnavailable(f"{fault.place} could not be loaded: {fault}.", _FIX) from None
 
 
 def sizes_of(transformer: Mapping[str, int], encoder: Mapping[str, int], vae: Mapping[str, int]) -> ComponentSizes:
@@ -140,46 +130,9 @@ def _sum(tensors: Mapping[str, int], chosen: Callable[[str], bool]) -> int:
     return sum(count for name, count in tensors.items() if chosen(name))
 
 
-def _tensors_of(component: Path) -> Iterator[tuple[str, int]]:
-    """Give name and number of parameters of each tensor, over all shards."""
-    for file in _files_of(component):
-        yield from _tensors_in(file)
-
-
-def _files_of(component: Path) -> list[Path]:
-    indexes = sorted(component.glob("*.safetensors.index.json"))
-    if not indexes:
-        files = sorted(component.glob("*.safetensors"))
-        if not files:
-            raise _unusable(component, "no safetensors file is in it")
-        return files
+def _tensors_of(component: Path) -> dict[str, int]:
+    """Give the number of parameters of each tensor by its name, over all shards."""
     try:
-        shards = json.loads(indexes[0].read_bytes())["weight_map"].values()
-        return [component / shard for shard in sorted(set(shards))]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _unusable(indexes[0], f"it is no index of shards: {error}") from None
-
-
-def _tensors_in(file: Path) -> list[tuple[str, int]]:
-    try:
-        with file.open("rb") as opened:
-            length = int.from_bytes(opened.read(8), "little")
-            text = opened.read(min(length, _LONGEST_HEADER))
-        header: dict[str, Any] = json.loads(text)
-        header.pop("__metadata__", None)
-        expected = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        tensors = [(name, prod(entry["shape"])) for name, entry in header.items()]
-        found = file.stat().st_size
-    except FileNotFoundError:
-        raise _unusable(file, "it is missing") from None
-    except OSError as error:
-        raise _unusable(file, f"it cannot be read: {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise _unusable(file, "it does not begin as a safetensors file does") from None
-    if found != expected:
-        raise _unusable(file, f"it has {found} bytes instead of {expected}")
-    return tensors
-
-
-def _unusable(place: Path, why: str) -> ModelUnavailable:
-    return ModelUnavailable(f"{place} could not be loaded: {why}.", _FIX)
+        return {name: count for file in shards_of(component).files for name, count in tensors_in(file).items()}
+    except BrokenFile as fault:
+        raise ModelUnavailable(f"{fault.place} could not be loaded: {fault}.", _FIX) from None

@@ -4,7 +4,8 @@ import gc
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Self
+from pathlib import Path
+from typing import Any, Self, TypeVar
 
 import structlog
 import torch
@@ -12,7 +13,7 @@ import torch
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
-from qwen_image_daemon.render.component_sizes import refuse_incomplete_folder, sizes_of
+from qwen_image_daemon.render.component_sizes import sizes_of
 from qwen_image_daemon.render.decode_ladder import DecodeLadder
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
@@ -27,16 +28,16 @@ from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import device_memory, free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.peaks import PeakMeter
-from qwen_image_daemon.render.quantised_files import (
-    refuse_quantised,
-    refuse_quantised_folder,
-    refuse_unusable,
-)
+from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
+from qwen_image_daemon.render.quantised_files import refuse_quantised_folder, refuse_unusable
 from qwen_image_daemon.render.quantisers import refuse_lacking
+from qwen_image_daemon.render.reading_in import read_in
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import (
     BadPicture,
+    Loading,
     MemoryInfo,
+    MixedPrecisions,
     ModelInfo,
     ModelUnavailable,
     OutOfMemory,
@@ -49,10 +50,11 @@ from qwen_image_daemon.render.renderer import (
 )
 from qwen_image_daemon.render.startup_checks import refuse_incomplete, trial_request
 from qwen_image_daemon.render.task_pipelines import TaskPipelines
+from qwen_image_daemon.render.telling import Telling
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
-from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
+from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision, RenderSettings
 
 log = structlog.get_logger()
 
@@ -74,6 +76,11 @@ class DiffusersRenderer:
         lasting = lasting or Lasting()
         self._handed_over = lasting.handed_over
         self._family = FAMILIES[model.family]
+        self._state = lasting.state
+        self._tell = lasting.tell
+        self._telling = Telling(lasting.tell)
+        self._local = model
+        """The model as a folder on this machine, once it is there."""
         self._remembered = Remembered.in_folder(lasting.state, settings.placement_retry_seconds)
         self._loaded: tuple[ArrangedModel, ModelInfo] | None = None
         self._lossy_by: str | None = None
@@ -96,11 +103,8 @@ class DiffusersRenderer:
             refuse_unusable(file)
             self._refuse_quantising_again()
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
-        if self._model.folder is not None:
-            refuse_quantised_folder(self._model.folder, self._model.source)
-            # Names a file that is missing or cut short, which the libraries do not.
-            weighed = {"transformer", "text_encoder", "vae"} - ({"transformer"} if file else set())
-            refuse_incomplete_folder(self._model.folder, sorted(weighed))
+        provided = translated(lambda: self._provided(device), self._loading_failure, self._telling.is_callers_own)
+        self._local = _at(self._model, provided.folder)
         loaded, precision, notes = self._first_that_works(device)
         info = ModelInfo(
             family=self._model.family,
@@ -108,6 +112,8 @@ class DiffusersRenderer:
             pipeline=found,
             source=self._model.source,
             revision=self._model.revision,
+            commit=provided.commit,
+            verified=provided.verified,
             device=str(device),
             precision=precision,
             notes=notes,
@@ -167,14 +173,6 @@ class DiffusersRenderer:
             raise RuntimeError("The renderer is used outside of its with block.")
         return self._loaded
 
-    def _refuse_quantised(self, pipeline: Any) -> None:
-        """Raise ModelUnavailable for what only loading shows: a quantised checkpoint from the hub."""
-        for name in ("transformer", "text_encoder"):
-            quantizer = getattr(pipeline.components[name], "hf_quantizer", None)
-            if quantizer is not None and not (name == "transformer" and self._model.transformer):
-                how = {"quantization_config": quantizer.quantization_config}
-                refuse_quantised(how, name, self._model.source)
-
     def _refuse_quantising_again(self) -> None:
         placement = self._settings.placement
         if placement != "auto" and PLAN_OF[placement].kept != "as loaded":
@@ -198,7 +196,7 @@ class DiffusersRenderer:
                     # A later precision is not expected to be smaller.
                     give_back(device)
                     raise
-                except (ModelUnavailable, BadPicture, UnexpectedFailure) as failure:
+                except (ModelUnavailable, BadPicture, MixedPrecisions, UnexpectedFailure) as failure:
                     reason = str(failure)
                 give_back(device)
             passed_over[precision] = reason
@@ -219,8 +217,7 @@ class DiffusersRenderer:
             at_hand = self._claimed(device, precision)
             # Once the model before it is gone, and before anything of this one is there.
             memory = free_memory(device)
-            pipeline = load_pipeline(self._model, precision, at_hand, trust_remote_code=trust)
-            self._refuse_quantised(pipeline)
+            pipeline = load_pipeline(self._local, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             ladder = self._ladder(pipeline, precision, memory)
 
@@ -231,9 +228,17 @@ class DiffusersRenderer:
             warm = self._warm(pipeline, precision, ladder, return_unused)
             return ArrangedModel(warm, ladder, PeakMeter(device), device, return_unused)
 
-        loaded = translated(opened, self._loading_failure)
+        loaded = translated(opened, self._loading_failure, self._telling.is_callers_own)
+        self._telling(Loading("arrange"))
         loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
         return loaded
+
+    def _provided(self, device: torch.device) -> Provided:
+        """Bring the checkpoint onto this machine, look whether it is as it should be, and read it."""
+        provided = provided_model(self._model, self._state, self._telling)
+        refuse_quantised_folder(provided.folder, self._model.source)
+        read_in(provided.weights, free_memory(device).host, self._telling)
+        return provided
 
     def _claimed(self, device: torch.device, precision: Precision) -> dict[str, Any]:
         """Give the components that the model before this one left, and free the others."""
@@ -284,11 +289,18 @@ class DiffusersRenderer:
                 raise RequestRefused(
                     f"There is no ControlNet {name} in the settings.", "Name one of those there are."
                 )
+
+            telling = Telling(self._tell)
+
+            def opened() -> Any:
+                provided = provided_controlnet(settings, self._state, telling)
+                return load_controlnet(_at(settings, provided.folder), precision)
+
+            def failure(fault: Exception) -> RenderError:
+                return loading_failure(fault, settings.source)
+
             try:
-                return translated(
-                    lambda: load_controlnet(settings, precision),
-                    lambda fault: loading_failure(fault, settings.source),
-                )
+                return translated(opened, failure, telling.is_callers_own)
             except ModelUnavailable as error:
                 # The model itself is there: only the jobs with this ControlNet fail.
                 raise UnexpectedFailure(f"The ControlNet {name} cannot be used: {error}", error.fix) from None
@@ -309,6 +321,14 @@ def _lossy(rendering: Rendering, lever: str) -> Rendering:
     if arrangement is None:
         return rendering
     return replace(rendering, arrangement=arrangement.less_exact("lossy", lever))
+
+
+Checkpoint = TypeVar("Checkpoint", ModelSettings, ControlNetSettings)
+
+
+def _at(checkpoint: Checkpoint, folder: Path) -> Checkpoint:
+    """Give the settings of the checkpoint as if they named the folder."""
+    return checkpoint.model_copy(update={"source": str(folder), "revision": None})
 
 
 def _notes(passed_over: dict[Precision, str]) -> tuple[str, ...]:

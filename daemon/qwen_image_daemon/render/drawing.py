@@ -13,13 +13,13 @@ from qwen_image_daemon.render.deadline import Deadline
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.job_pictures import PreparedJob, prepared
 from qwen_image_daemon.render.pace import Pace
-from qwen_image_daemon.render.renderer import Progress, Renderer
+from qwen_image_daemon.render.renderer import Loading, Progress, Renderer
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
 from qwen_image_daemon.render.warm_model import WarmModel
 from qwen_image_daemon.spool.records import JobRecord, Outcome
-from qwen_image_daemon.spool.reports import RenderReport
+from qwen_image_daemon.spool.reports import LoadingModel, RenderReport
 from qwen_image_daemon.spool.spool import Entry
 
 log = structlog.get_logger(__name__)
@@ -88,9 +88,27 @@ class JobDrawing:
         self._reporter.say(RenderReport(activity="loading", model_name=model))
         self._interruptions.at_load()
         log.info("model.loading", model=model)
-        renderer = self._warm.get(model)
+        renderer = self._warm.get(model, self._loading(model))
         log.info("model.loaded", model=model, **renderer.info.model_dump(exclude={"versions"}))
         return renderer
+
+    def _loading(self, model: str) -> Callable[[Loading], None]:
+        began_at = datetime.now(UTC)
+
+        def tell(loading: Loading) -> None:
+            self._interruptions.at_load()
+            self._reporter.say_loading(
+                LoadingModel(
+                    name=model,
+                    stage=loading.stage,
+                    part=loading.part,
+                    done_bytes=loading.done_bytes,
+                    total_bytes=loading.total_bytes,
+                    began_at=began_at,
+                )
+            )
+
+        return tell
 
     def _progress(self, entry: Entry, pace: Pace, deadline: Deadline, index: int) -> Callable[[Progress], None]:
         def note(progress: Progress) -> None:

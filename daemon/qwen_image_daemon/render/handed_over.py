@@ -4,12 +4,13 @@ At a change of models they stay in host memory: 15.7 GiB that are not loaded aga
 the next model is arranged anew there, in the memory that is free then. No torch.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.renderer import Loading
 from qwen_image_daemon.settings import ModelSettings, Precision
 
 SHAREABLE: Final = ("text_encoder", "vae")
@@ -43,6 +44,10 @@ class HandedOver:
         return {component: kept[part] for component, part in wanted.items() if part in kept}
 
 
+def unheard(_: Loading) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True, slots=True)
 class Lasting:
     """What outlasts a loaded model."""
@@ -51,6 +56,8 @@ class Lasting:
     """A folder for what must outlast the process, too."""
     handed_over: HandedOver | None = None
     """What may outlast it in memory, until the next model is there."""
+    tell: Callable[[Loading], None] = unheard
+    """Who hears how far loading is, here and where a ControlNet is loaded later. What it raises passes through."""
 
 
 def parts_of(model: ModelSettings, precision: Precision) -> dict[str, Part]:

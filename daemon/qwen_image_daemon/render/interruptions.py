@@ -31,8 +31,13 @@ class Interruptions:
         self._between_images = between_images
 
     def at_load(self) -> None:
-        """Announce that a model is about to be loaded."""
+        """Announce that the loading of a model begins or gets on. Raises RenderStopped where a stop is asked.
+
+        Nothing is lost by that: files that came whole from the hub stay.
+        """
         self._control.beat(self._settings.load_timeout_seconds)
+        if self._control.stopping.is_asked():
+            raise RenderStopped
 
     def at_start(self) -> None:
         """Announce the first step of a job."""

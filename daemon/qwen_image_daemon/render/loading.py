@@ -11,7 +11,6 @@ from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
 
-from qwen_image_daemon.render.checksums import refuse_altered
 from qwen_image_daemon.render.devices import DTYPES
 from qwen_image_daemon.render.gguf_transformer import load_gguf_transformer
 from qwen_image_daemon.render.models import MODELS
@@ -27,8 +26,6 @@ def pipeline_class(model: ModelSettings) -> str:
     Raises ModelUnavailable where there is no checkpoint or another kind of it, and what diffusers raises.
     """
     _refuse_missing(model.folder, model.source)
-    if model.folder is not None:
-        refuse_altered(model.folder)
     index: dict[str, Any] = DiffusionPipeline.load_config(_place(model), revision=model.revision)
     found = index.get("_class_name")
     drawable = MODELS[model.family].index_classes

@@ -1,7 +1,7 @@
 """The render loop: take a job, draw it, finish it. Touches only the spool and the model."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
 
@@ -16,7 +16,6 @@ from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.recovery import give_up_killers
 from qwen_image_daemon.render.renderer import (
     ModelUnavailable,
-    Renderer,
     RenderError,
     RenderStopped,
     UnexpectedFailure,
@@ -25,7 +24,7 @@ from qwen_image_daemon.render.renewal import Lifetime
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.retries import Retries
 from qwen_image_daemon.render.saving import Saver
-from qwen_image_daemon.render.warm_model import WarmModel
+from qwen_image_daemon.render.warm_model import OpenModel, WarmModel
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import Controls, PauseCause, who_paused
 from qwen_image_daemon.spool.records import ErrorReport, Outcome
@@ -44,7 +43,7 @@ def render_jobs(
     spool: Spool,
     settings: RenderSettings,
     outbox: OutboxSettings,
-    open_model: Callable[[str], Renderer],
+    open_model: OpenModel,
     control: LoopControl,
 ) -> None:
     """Render queued jobs until asked to stop, or until no more can come and none is left.

@@ -9,6 +9,7 @@ RenderError
 ├── OutOfMemory         retry         memory ran out on the device
 │   └── HostOutOfMemory retry         memory ran out on the host
 ├── Misplaced           retry         parts of the model were on different devices
+├── MixedPrecisions     retry         parts of the model computed in different precisions
 ├── UnexpectedFailure   retry         anything that no rule knows
 ├── ModelUnavailable    surroundings  the checkpoint is not there, not whole, or does not fit together
 └── DeviceLost          replace       the accelerator's context is gone: only a new process helps
@@ -32,6 +33,7 @@ EXACTNESSES: Final[tuple[Exactness, ...]] = get_args(Exactness)
 """In this order: a picture is as exact as the least exact of all that was done for it."""
 Remedy = Literal["permanent", "retry", "surroundings", "replace"]
 Stage = Literal["encode", "denoise", "decode"]
+LoadStage = Literal["fetch", "verify", "read", "arrange"]
 
 
 class RenderError(Exception):
@@ -74,6 +76,12 @@ class HostOutOfMemory(OutOfMemory):
 
 class Misplaced(RenderError):
     """Parts of the model, or of what it computes with, were on different devices."""
+
+    remedy: ClassVar[Remedy] = "retry"
+
+
+class MixedPrecisions(RenderError):
+    """Parts of the model, or of what it computes with, were in different floating point formats."""
 
     remedy: ClassVar[Remedy] = "retry"
 
@@ -186,6 +194,23 @@ class Progress:
     """What a person should know of how it is drawn: that the CPU does it, and how long that takes."""
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """How far the loading of a model is. Bytes are 0 where there are none to count.
+
+    fetch    what is missing comes from the hub
+    verify   files are held against the hashes that are listed for them
+    read     files with weights are read, one component after the other
+    arrange  the model comes onto its device, and a trial picture is drawn
+    """
+
+    stage: LoadStage
+    done_bytes: int = 0
+    total_bytes: int = 0
+    part: str | None = None
+    """The component or file that it is at, where it is at one."""
+
+
 def _to_tenths_of_milliseconds(seconds: float) -> float:
     return round(seconds, 4)
 
@@ -263,6 +288,10 @@ class ModelInfo(BaseModel):
     """Folder or hub name that the checkpoint was loaded from."""
     revision: str | None
     """The hub revision asked for, if any."""
+    commit: str | None = None
+    """The hub's commit that was loaded; None for folders."""
+    verified: str | None = None
+    """What was held against listed hashes, and against which; None where no list was there."""
     device: str
     precision: str
     """The floating point format of the weights, for example `bfloat16`."""

@@ -3,7 +3,7 @@
 import time
 
 from qwen_image_daemon.spool.durable import replace_content
-from qwen_image_daemon.spool.reports import RENDER_REPORT, CurrentJob, RenderReport
+from qwen_image_daemon.spool.reports import RENDER_REPORT, CurrentJob, LoadingModel, RenderReport
 from qwen_image_daemon.spool.spool import Spool
 
 _SECONDS_BETWEEN_REPORTS = 0.25
@@ -30,4 +30,8 @@ class Reporter:
     def say_current(self, current: CurrentJob) -> None:
         """Write how far the current job is, if the last report is old enough."""
         if time.monotonic() - self._last >= _SECONDS_BETWEEN_REPORTS:
-            self.say(self.report.model_copy(update={"current": current}))
+            self.say(self.report.model_copy(update={"current": current, "loading": None}))
+
+    def say_loading(self, loading: LoadingModel) -> None:
+        """Write how far the loading of a model is. Its teller sees to that it is not too often."""
+        self.say(self.report.model_copy(update={"loading": loading}))

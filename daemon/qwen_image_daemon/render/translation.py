@@ -11,8 +11,14 @@ from typing import TypeVar
 
 import structlog
 
-from qwen_image_daemon.render.error_table import RULES
-from qwen_image_daemon.render.renderer import ModelUnavailable, OutOfMemory, RenderError, UnexpectedFailure
+from qwen_image_daemon.render.error_table import RULES, Rule
+from qwen_image_daemon.render.renderer import (
+    ModelUnavailable,
+    OutOfMemory,
+    RenderError,
+    RenderStopped,
+    UnexpectedFailure,
+)
 
 log = structlog.get_logger()
 Result = TypeVar("Result")
@@ -22,15 +28,16 @@ LONGEST_TEXT = 600
 def loading_failure(fault: Exception, source: str) -> RenderError:
     """Say why the checkpoint could not be loaded."""
     return _by_rule(fault) or ModelUnavailable(
-        f"{source} could not be loaded: {_told(fault)}",
-        "Check that the checkpoint is whole and of a kind that this program draws with.",
+        f"{source} could not be loaded, for a reason that is not known here: {_told(fault)}",
+        "Check that the checkpoint is whole and of a kind that this program draws with; report it with the log.",
     )
 
 
 def rendering_failure(fault: Exception) -> RenderError:
     """Say why a picture could not be drawn."""
     return _by_rule(fault) or UnexpectedFailure(
-        f"Drawing failed: {_told(fault)}", "Try again; where it comes back, report it with the log."
+        f"Drawing failed, for a reason that is not known here: {_told(fault)}",
+        "Try again; where it comes back, report it with the log.",
     )
 
 
@@ -42,6 +49,18 @@ def shortage(fault: Exception) -> OutOfMemory:
     raise fault
 
 
+def rule_for(fault: Exception) -> tuple[Rule, BaseException] | None:
+    """Give the rule that knows the exception or what led to it, and which of these it knows."""
+    causes = _chain(fault)
+    # What libraries raise themselves says more than what they wrapped it in. diffusers wraps what the hub's client
+    # raised without naming it as the cause: that is looked at last, for it may be another story.
+    for link in (*reversed(causes), *_contexts(causes)):
+        for rule in RULES:
+            if isinstance(link, rule.kinds) and re.search(rule.text, str(link)):
+                return rule, link
+    return None
+
+
 def translated(
     action: Callable[[], Result],
     failure: Callable[[Exception], RenderError],
@@ -49,10 +68,13 @@ def translated(
 ) -> Result:
     """Run the action; what it raises comes out as a RenderError that holds no frame, and so no tensor, alive.
 
-    An exception passes through unchanged where `is_callers_own()` is true of it.
+    An exception passes through unchanged where `is_callers_own()` is true of it, and RenderStopped always does.
     """
     try:
         return action()
+    except RenderStopped:
+        # A ControlNet may be fetched while a picture is drawn: the stop comes out of both.
+        raise
     except RenderError as known:
         told = known
         _let_go_of_frames(known)
@@ -77,12 +99,11 @@ def _let_go_of_frames(fault: BaseException) -> None:
 
 
 def _by_rule(fault: Exception) -> RenderError | None:
-    # What libraries raise themselves says more than what they wrapped it in.
-    for link in reversed(_chain(fault)):
-        for rule in RULES:
-            if isinstance(link, rule.kinds) and re.search(rule.text, str(link)):
-                return rule.error(f"{rule.what}: {_told(link)}", rule.fix)
-    return None
+    found = rule_for(fault)
+    if found is None:
+        return None
+    rule, link = found
+    return rule.error(f"{rule.what}: {_told(link)}", rule.fix)
 
 
 def _chain(fault: BaseException) -> list[BaseException]:
@@ -91,6 +112,16 @@ def _chain(fault: BaseException) -> list[BaseException]:
     while chain[-1].__cause__ is not None and chain[-1].__cause__ not in chain:
         chain.append(chain[-1].__cause__)
     return chain
+
+
+def _contexts(causes: list[BaseException]) -> list[BaseException]:
+    """Give what was being handled when these were raised, and when that was, the nearest first."""
+    found = [*causes]
+    for link in found:
+        behind = link.__cause__ or (None if link.__suppress_context__ else link.__context__)
+        if behind is not None and behind not in found:
+            found.append(behind)
+    return found[len(causes) :]
 
 
 def _told(fault: BaseException) -> str:

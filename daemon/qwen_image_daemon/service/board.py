@@ -109,6 +109,7 @@ class Board:
                 duplicate=self._length(spool.shelf("duplicate")),
             ),
             model=render.model if state != "stopped" else None,
+            loading=render.loading if state != "stopped" else None,
             memory=render.memory,
         )
 
@@ -136,7 +137,9 @@ def _read(path: Path, model: type[R]) -> R | None:
 def summary(status: DaemonStatus) -> str:
     """Give the status in one line."""
     doing: str = status.state
-    if status.current is not None:
+    if status.loading is not None:
+        doing = status.loading.told()
+    elif status.current is not None:
         job = status.current
         doing = f"rendering {job.name}, picture {job.image} of {job.images}, step {job.step} of {job.steps}"
     counts = status.counts

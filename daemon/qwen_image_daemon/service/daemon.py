@@ -113,12 +113,17 @@ class _Daemon:
             self._end_in_order()
             if time.monotonic() >= next_look and not self._render.over:
                 next_look = time.monotonic() + _BOARD_SECONDS
-                self._systemd.status(summary(self._board.update(self._state(), self._troubles())))
+                self._tell_systemd(self._board.update(self._state(), self._troubles()))
             if self._render.healthy:
                 # Of the two loops on shares only the status tells: restarting us brings no file server back.
                 self._systemd.alive()
             time.sleep(_TICK_SECONDS)
         return ()
+
+    def _tell_systemd(self, status: DaemonStatus) -> None:
+        self._systemd.status(summary(status))
+        if status.loading is not None:
+            self._systemd.extend(status.loading)
 
     def _pass_on_stops(self) -> None:
         asked = int(self._stopping.is_asked()) + int(self._stopping.is_urgent())

@@ -1,7 +1,7 @@
 """The three loops by name, with everything that each needs, for a process or a thread of its own."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, assert_never
 
@@ -13,7 +13,8 @@ from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.handed_over import HandedOver, Lasting
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.opening import open_renderer
-from qwen_image_daemon.render.renderer import Renderer
+from qwen_image_daemon.render.renderer import Loading, Renderer
+from qwen_image_daemon.render.warm_model import OpenModel
 from qwen_image_daemon.settings import Settings
 from qwen_image_daemon.spool.spool import Spool
 
@@ -47,11 +48,11 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
             assert_never(name)
 
 
-def _opener(settings: Settings, options: Options, state: Path) -> Callable[[str], Renderer]:
+def _opener(settings: Settings, options: Options, state: Path) -> OpenModel:
     accessories, lasting = Accessories.of(settings), Lasting(state, HandedOver())
 
-    def open_model(name: str) -> Renderer:
-        model = settings.models[name]
-        return open_renderer(model, settings.render, accessories, lasting, dry_run=options.dry_run)
+    def open_model(name: str, tell: Callable[[Loading], None]) -> Renderer:
+        model, told = settings.models[name], replace(lasting, tell=tell)
+        return open_renderer(model, settings.render, accessories, told, dry_run=options.dry_run)
 
     return open_model

@@ -8,7 +8,7 @@ from typing import Literal
 import structlog
 from pydantic import Field
 
-from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo, Stage
+from qwen_image_daemon.render.renderer import LoadStage, MemoryInfo, ModelInfo, Stage
 from qwen_image_daemon.spool.records import Record
 
 log = structlog.get_logger(__name__)
@@ -41,6 +41,40 @@ class CurrentJob(Record):
     """What is out of the ordinary: the CPU draws it as the last resort, and how long a picture takes there."""
 
 
+class LoadingModel(Record):
+    """A model, or a part of one, that is being loaded."""
+
+    name: str
+    """The settings' name of the model."""
+    stage: LoadStage
+    """fetch: what is missing comes from the hub. verify: files are held against their listed hashes. read: files
+    with weights are read. arrange: the model comes onto its device, and a trial picture is drawn."""
+    part: str | None = None
+    """The component or file that it is at."""
+    done_bytes: int = 0
+    total_bytes: int = 0
+    """Of this stage; 0 where there is nothing to count."""
+    began_at: datetime
+
+    def told(self) -> str:
+        """Say it in words, without a full stop."""
+        doing = {
+            "fetch": f"fetching {self.name} from the hub",
+            "verify": f"comparing the files of {self.name} with their hashes",
+            "read": f"reading {self.name}",
+            "arrange": f"arranging {self.name} and drawing a trial picture",
+        }[self.stage]
+        where = f": {self.part}" if self.part else ""
+        if not self.total_bytes:
+            return doing + where
+        share = 100 * self.done_bytes // self.total_bytes
+        return f"{doing}{where}, {_gigabytes(self.done_bytes)} of {_gigabytes(self.total_bytes)} GB ({share} %)"
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f}"
+
+
 class RenderReport(Record):
     """The render loop at one moment."""
 
@@ -49,6 +83,8 @@ class RenderReport(Record):
     model_name: str | None = None
     """The settings' name of the model that is loaded or being loaded."""
     model: ModelInfo | None = None
+    loading: LoadingModel | None = None
+    """How far the loading of a model is; None where none is loaded at present."""
     memory: MemoryInfo | None = None
     note: str | None = None
     """What a person should know although nothing is wrong: who paused the daemon, why a job goes before others."""
