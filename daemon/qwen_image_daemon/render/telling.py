@@ -25,7 +25,7 @@ class Telling:
         self._with_caller = False
 
     def __call__(self, loading: Loading) -> None:
-        """Call the caller's function where a stage begins or ends, or after some time, whatever parts take turns."""
+        """Call the caller's function where a stage begins or ends, or after some time."""
         with self._lock:
             last, now = self._last, self._clock()
             goes_on = last is not None and last.stage == loading.stage
