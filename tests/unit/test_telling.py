@@ -1,6 +1,7 @@
 """How far loading is, told out of many threads: not too often, and with the caller's own exceptions."""
 
 import threading
+from itertools import count
 
 import pytest
 
@@ -32,15 +33,21 @@ def test_numbers_are_told_when_someone_may_look_again_and_at_the_end() -> None:
     assert [loading.done_bytes for loading in told] == [0, 3, 100]
 
 
-def test_another_stage_or_part_is_told_at_once() -> None:
+def test_another_stage_is_told_at_once_and_another_part_in_its_time() -> None:
+    """Threads take turns with their files, a thousand times a second."""
     told: list[Loading] = []
     telling = Telling(told.append, Clock())
-    steps = [fetching(1, "a"), fetching(2, "b"), Loading("read", 2, 100, "b"), Loading("read", 2, 100, None)]
+    first, turn, second, last = (
+        fetching(1, "a"),
+        fetching(2, "b"),
+        Loading("read", 2, 100, "b"),
+        Loading("arrange"),
+    )
 
-    for step in steps:
+    for step in (first, turn, second, last):
         telling(step)
 
-    assert told == steps
+    assert told == [first, second, last]
 
 
 def test_what_the_caller_raises_is_known_for_its_own() -> None:
@@ -64,7 +71,7 @@ def test_the_caller_hears_from_one_thread_at_a_time() -> None:
         threading.Event().wait(0.001)
         inside -= 1
 
-    telling = Telling(hear)
+    telling = Telling(hear, count(1).__next__)
     threads = [
         threading.Thread(
             target=lambda part: [telling(fetching(step, part)) for step in range(5)], args=(str(number),)
@@ -81,8 +88,8 @@ def test_the_caller_hears_from_one_thread_at_a_time() -> None:
 
 def test_bytes_of_several_threads_are_added_up() -> None:
     told: list[Loading] = []
-    count = Count(Loading("verify", 0, 400), told.append)
-    threads = [threading.Thread(target=lambda: [count.add(1, "file") for _ in range(100)]) for _ in range(4)]
+    counted = Count(Loading("verify", 0, 400), told.append)
+    threads = [threading.Thread(target=lambda: [counted.add(1, "file") for _ in range(100)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -95,9 +102,9 @@ def test_bytes_of_several_threads_are_added_up() -> None:
 
 def test_fewer_bytes_than_before_are_no_news_and_more_than_all_are_all() -> None:
     told: list[Loading] = []
-    count = Count(Loading("fetch", 0, 10), told.append)
+    counted = Count(Loading("fetch", 0, 10), told.append)
 
     for done in (4, 3, 8, 20):
-        count.reach(done)
+        counted.reach(done)
 
     assert [loading.done_bytes for loading in told] == [0, 4, 8, 10]

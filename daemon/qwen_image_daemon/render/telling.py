@@ -25,10 +25,10 @@ class Telling:
         self._with_caller = False
 
     def __call__(self, loading: Loading) -> None:
-        """Call the caller's function where more than the number changed, at the end, or after some time."""
+        """Call the caller's function where a stage begins or ends, or after some time."""
         with self._lock:
             last, now = self._last, self._clock()
-            goes_on = last is not None and (last.stage, last.part) == (loading.stage, loading.part)
+            goes_on = last is not None and last.stage == loading.stage
             if goes_on and loading.done_bytes < loading.total_bytes and now - self._told_at < _SECONDS_BETWEEN:
                 return
             self._last, self._told_at = loading, now
