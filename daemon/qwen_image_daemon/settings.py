@@ -42,6 +42,7 @@ PlanName = Literal[
 ]
 """Arrangements of a model in memory, best first. `render/memory.py` says what they are."""
 Placement = Literal["auto", PlanName]
+Cleanup = Literal["always", "adaptive", "never"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -229,9 +230,14 @@ class RenderSettings(Section):
     unload_after_seconds: Positive | None = None
     """A model that no job needed for so long is let go of, with its process: the card is wholly free. The next job
     loads it again. Left out: it stays."""
+    cleanup: Cleanup = "adaptive"
+    """What is cleared before and after each job. always: garbage is collected, and the device's caches and the
+    heap are given back. adaptive: caches and heap only where that pays, and nothing where nothing was drawn.
+    never: memory is only measured. Every result says what was done, and what it cost."""
     renew_growth_bytes: Annotated[int, Field(gt=0)] = 8 * 1024**3
-    """The render process is replaced between two jobs when its own memory is so much larger than after its first
-    job with the same model."""
+    """The render process is replaced between two jobs when what five jobs in a row left in use, at least, is so
+    much more than what the first five left, with the same model in the same arrangement: of the process's own
+    memory, or of the device's."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a job is tried before it is given out as failed."""
     retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0

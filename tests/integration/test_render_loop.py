@@ -33,7 +33,7 @@ from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.records import FileRecord, Outcome
 from qwen_image_daemon.spool.reports import RENDER_DEATH, RENDER_REPORT, CurrentJob, RenderDeath, RenderReport
 from qwen_image_daemon.spool.spool import INPUTS, Entry
-from rooms import INFO, MEMORY, SMALL, Drawer, Opener, Rooms, picture, running
+from rooms import CLEAN_UP, INFO, MEMORY, SMALL, Drawer, Opener, Rooms, picture, running
 
 FOUR = f'prompt = "x"\nnum_images = 4\nseed = 10\n{SMALL}'
 SETTINGS = RenderSettings(attempts=3, retry_pause_seconds=0.01)
@@ -95,9 +95,32 @@ def test_a_job_that_is_drawn_says_what_was_measured(rooms: Rooms) -> None:
     assert [image.seed for image in done.images] == [10, 11, 12, 13]
     assert [image.steps for image in done.images] == [2] * 4
     assert (done.memory_before, done.memory_after, done.model) == (MEMORY, MEMORY, INFO)
+    assert (done.clean_up_before, done.clean_up_after) == (CLEAN_UP, CLEAN_UP)
     assert done.attempts == 1
     assert done.started_at is not None
     assert done.started_at <= done.finished_at
+
+
+def test_a_failed_job_says_how_memory_was_cleared_after_it(rooms: Rooms) -> None:
+    rooms.admit("job", FOUR)
+    draw(rooms, Drawer(raising(RequestRefused("No.", "Fix."))))
+    assert outcome(rooms, "job").clean_up_after == CLEAN_UP
+
+
+def test_the_status_tells_what_jobs_leave_in_use(rooms: Rooms) -> None:
+    def work(control: LoopControl) -> None:
+        render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda _: Drawer(), control)
+
+    rooms.admit("one", FOUR)
+    rooms.admit("two", FOUR)
+    with running(work):
+        eventually(lambda: len(rooms.rendered()) == 2, "both jobs")
+        eventually(lambda: report(rooms).activity == "idle", "the idling in the report")
+    floor = report(rooms).memory_floor
+    assert floor is not None
+    assert report(rooms).memory == MEMORY
+    assert (floor.model, floor.arrangement, floor.jobs) == ("demo", None, 2)
+    assert 0 < floor.host_bytes <= floor.host_first_bytes
 
 
 @pytest.mark.parametrize("error", [BadPicture("NaN.", "Fix."), OutOfMemory("Full.", "Fix."), RuntimeError("odd")])

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo
 from qwen_image_daemon.spool.records import Record
-from qwen_image_daemon.spool.reports import CurrentJob
+from qwen_image_daemon.spool.reports import CurrentJob, MemoryFloor
 
 STATUS = "status.json"
 
@@ -90,6 +90,8 @@ class MemoryResponse(DaemonMoment):
     """The model that is loaded."""
     memory: MemoryInfo | None = None
     """Memory of the render process and its device, as last reported."""
+    memory_floor: MemoryFloor | None = None
+    """What the last jobs left in use of it, at least."""
 
 
 class DaemonStatus(MemoryResponse, QueueResponse):

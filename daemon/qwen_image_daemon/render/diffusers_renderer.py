@@ -12,6 +12,7 @@ import torch
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
+from qwen_image_daemon.render.cleaning import Cleaning
 from qwen_image_daemon.render.component_sizes import sizes_of, sizes_of_folder
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
@@ -21,11 +22,11 @@ from qwen_image_daemon.render.ladder import Ladder, ModelFootprint, WorkedBefore
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
 from qwen_image_daemon.render.memory import Memory
-from qwen_image_daemon.render.memory_report import device_memory, free_memory
+from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import (
     BadPicture,
-    MemoryInfo,
+    CleanUp,
     ModelInfo,
     ModelUnavailable,
     OutOfMemory,
@@ -129,16 +130,24 @@ class DiffusersRenderer:
         self._used = True
         return loaded.draw(request, CallerProgress(progress), rendering_failure)
 
-    def clean_up(self) -> MemoryInfo:
-        """Let go of everything but the warm model. Raises DeviceLost where the accelerator is gone."""
+    def clean_up(self) -> CleanUp:
+        """Clear memory as `render.cleanup` says. Raises DeviceLost where the accelerator is gone."""
         loaded, _ = self._entered
-        if self._used:
-            # After one job and before the next: the second time there is nothing to let go of.
-            loaded.warm.forget_sizes()
-            give_back(loaded.device)
-            self._heap.trim_if_grown()
-            self._used = False
-        return translated(lambda: device_memory(loaded.device), rendering_failure)
+        used, self._used = self._used, False
+
+        def cleaned() -> CleanUp:
+            cleaning = Cleaning(loaded.device, self._heap, loaded.warm.forget_sizes)
+            match self._settings.cleanup:
+                case "always":
+                    return cleaning.everything()
+                case "adaptive":
+                    return cleaning.what_pays() if used else cleaning.nothing_new()
+                case "never":
+                    return cleaning.nothing()
+
+        plan, _ = loaded.warm.arranged
+        arrangement = None if plan is None else plan.name
+        return translated(cleaned, rendering_failure).model_copy(update={"arrangement": arrangement})
 
     @property
     def _entered(self) -> tuple[ArrangedModel, ModelInfo]:

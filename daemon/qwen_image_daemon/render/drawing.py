@@ -46,23 +46,24 @@ class JobDrawing:
         load_seconds = time.monotonic() - waited_since
         self._interruptions.at_start()
         entry.begin_attempt(datetime.now(UTC))
-        memory_before = renderer.clean_up()
+        before = renderer.clean_up()
         log.info("job.started", name=record.name, images=parameters.num_images, model=parameters.model)
         self._reporter.say(
-            RenderReport(
-                activity="rendering", model_name=self._warm.name, model=renderer.info, memory=memory_before
-            )
+            RenderReport(activity="rendering", model_name=self._warm.name, model=renderer.info, memory=before.left)
         )
         job = prepared(parameters, renderer.info.family, entry.input_path)
         self._draw_missing(renderer, entry, record, job)
+        after = renderer.clean_up()
         return Outcome(
             status="succeeded",
             finished_at=datetime.now(UTC),
             load_seconds=round(load_seconds, 4),
             adjustments=(*_wishes(record), *job.notes),
             model=renderer.info,
-            memory_before=memory_before,
-            memory_after=renderer.clean_up(),
+            memory_before=before.left,
+            memory_after=after.left,
+            clean_up_before=before,
+            clean_up_after=after,
         )
 
     def _draw_missing(self, renderer: Renderer, entry: Entry, record: JobRecord, job: PreparedJob) -> None:

@@ -15,6 +15,7 @@ from qwen_image_daemon.render.grouping import Grouping, Setup
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.recovery import give_up_killers
 from qwen_image_daemon.render.renderer import (
+    CleanUp,
     ModelUnavailable,
     Renderer,
     RenderError,
@@ -223,8 +224,7 @@ class _RenderLoop:
             self._draw(entry)
         if job.suspect:
             self._saver.wait()
-        if self._warm.name is not None:
-            self._lifetime.worked(self._warm.name)
+        self._lifetime.worked()
         self._end_if(self._lifetime.over_between_jobs())
 
     def _end_if(self, reason: str | None) -> None:
@@ -240,6 +240,7 @@ class _RenderLoop:
             record = entry.record()
             outcome = self._drawing.draw(entry, record)
             self._troubles = 0
+            self._note_memory(outcome.clean_up_after)
             self._saver.do(entry, partial(self._endings.succeed, entry, record.to_do().num_images, outcome))
         except RenderStopped:
             self._stop(entry)
@@ -258,6 +259,11 @@ class _RenderLoop:
             # The job boundary: no fault of one job ends the others.
             log.exception("job.broke")
             self._cope(entry, _unexpected(error))
+
+    def _note_memory(self, cleaned: CleanUp | None) -> None:
+        if cleaned is not None and self._warm.name is not None:
+            floor = self._lifetime.left_in_use(self._warm.name, cleaned)
+            self._reporter.memory_was_left(cleaned.left, floor)
 
     def _stop(self, entry: Entry) -> None:
         if self._controls.is_cancelled(entry.id):
@@ -287,11 +293,15 @@ class _RenderLoop:
             self._retries.after(entry.id, failures)
             self._leave(entry, "failed")
             return
-        if self._warm.name is not None:
-            self._warm.get(self._warm.name).clean_up()
-        images = tuple(entry.finished_images().values())
-        report = ErrorReport.of(error)
-        outcome = Outcome(status="failed", finished_at=datetime.now(UTC), images=images, error=report)
+        cleaned = None if self._warm.name is None else self._warm.get(self._warm.name).clean_up()
+        self._note_memory(cleaned)
+        outcome = Outcome(
+            status="failed",
+            finished_at=datetime.now(UTC),
+            images=tuple(entry.finished_images().values()),
+            error=ErrorReport.of(error),
+            clean_up_after=cleaned,
+        )
         self._endings.conclude(entry, outcome)
 
     def _leave(self, entry: Entry, how: str) -> None:
