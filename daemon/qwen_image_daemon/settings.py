@@ -234,6 +234,9 @@ class RenderSettings(Section):
     """What is cleared before and after each job. always: garbage is collected, and the device's caches and the
     heap are given back. adaptive: caches and heap only where that pays, and nothing where nothing was drawn.
     never: memory is only measured. Every result says what was done, and what it cost."""
+    warm_up: tuple[str, ...] = ()
+    """A model by its name in [models.NAME]: when the daemon starts it is loaded, and draws a short picture for
+    nobody, so that its first job need not wait for that. Not after render.unload_after_seconds let go of it."""
     renew_growth_bytes: Annotated[int, Field(gt=0)] = 8 * 1024**3
     """The render process is replaced between two jobs when what five jobs in a row left in use, at least, is so
     much more than what the first five left, with the same model in the same arrangement: of the process's own
@@ -355,6 +358,14 @@ class Settings(BaseSettings):
         if self.default_model not in self.models:
             names = ", ".join(sorted(self.models))
             raise ValueError(f"default_model {self.default_model!r} is none of the models: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _models_to_warm_up_exist(self) -> "Settings":
+        for name in self.render.warm_up:
+            if name not in self.models:
+                names = ", ".join(sorted(self.models))
+                raise ValueError(f"render.warm_up: {name!r} is none of the models: {names}")
         return self
 
     @property

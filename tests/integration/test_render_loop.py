@@ -12,6 +12,7 @@ import structlog
 from PIL import Image
 
 from driving import eventually
+from qwen_image_daemon.jobs.families import DEMO
 from qwen_image_daemon.logs import configure_logs
 from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
 from qwen_image_daemon.outbox.letters import letter_for
@@ -343,6 +344,68 @@ def test_a_lost_copy_of_a_picture_fails_its_job_alone(rooms: Rooms, content: byt
     assert outcome(rooms, "job").status == "failed"
     assert "boat.png" in (outcome(rooms, "job").error or pytest.fail("no reason")).what
     assert outcome(rooms, "good").status == "succeeded"
+
+
+# Warming up.
+
+
+def warming(rooms: Rooms, opener: Callable[[str], Renderer], *models: str) -> Callable[[LoopControl], None]:
+    """Give a loop that warms up models first."""
+    settings = SETTINGS.model_copy(update={"warm_up": models})
+
+    def work(control: LoopControl) -> None:
+        render_jobs(rooms.spool, settings, OutboxSettings(), opener, control)
+
+    return work
+
+
+def says(rooms: Rooms, activity: str) -> bool:
+    return (rooms.spool.state / RENDER_REPORT).exists() and report(rooms).activity == activity
+
+
+def test_a_model_to_warm_up_is_loaded_and_draws_once_at_the_usual_size_before_any_job(rooms: Rooms) -> None:
+    asked: list[RenderRequest] = []
+    opener = Opener({"demo": Drawer(asked.append)})
+    with running(warming(rooms, opener, "demo")):
+        eventually(lambda: says(rooms, "idle"), "the idling in the report")
+        assert report(rooms).model == INFO
+        assert report(rooms).memory == MEMORY
+        rooms.admit("job", FOUR)
+        eventually(rooms.rendered, "the job")
+    assert opener.opened == ["demo"]
+    usual = DEMO.sizes["1:1"]
+    assert (asked[0].width, asked[0].height, asked[0].num_inference_steps) == (usual.width, usual.height, 2)
+    assert [request.seed for request in asked[1:]] == [10, 11, 12, 13]
+
+
+def test_a_model_that_cannot_be_warmed_up_is_left_to_its_jobs_and_the_others_are_drawn(rooms: Rooms) -> None:
+    drawer = Drawer()
+
+    def open_model(name: str) -> Renderer:
+        if name == "other":
+            raise ModelUnavailable("It is not there.", "Fetch it.")
+        return drawer
+
+    with running(warming(rooms, open_model, "other")):
+        rooms.admit("job", FOUR)
+        eventually(rooms.rendered, "the job")
+    assert outcome(rooms, "job").status == "succeeded"
+
+
+def test_a_stop_does_not_wait_for_a_warm_up(rooms: Rooms) -> None:
+    stopping = Stopping()
+    drawer = Drawer(lambda _: stopping.ask())
+    warming(rooms, lambda _: drawer, "demo")(LoopControl(stopping=stopping))
+    assert drawer.drawn == [0]
+
+
+def test_nothing_is_warmed_up_for_a_single_run_or_while_somebody_paused_the_daemon(rooms: Rooms) -> None:
+    opener = Opener({"demo": Drawer()})
+    warming(rooms, opener, "demo")(LoopControl(no_more=lambda: True, drain=True))
+    Controls(rooms.spool).pause("command")
+    with running(warming(rooms, opener, "demo")):
+        eventually(lambda: says(rooms, "paused"), "the pause in the report")
+    assert opener.opened == []
 
 
 # Order, models, stops.

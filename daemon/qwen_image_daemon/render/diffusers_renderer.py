@@ -37,9 +37,10 @@ from qwen_image_daemon.render.renderer import (
     RequestRefused,
     UnexpectedFailure,
 )
-from qwen_image_daemon.render.startup_checks import refuse_incomplete, trial_request
+from qwen_image_daemon.render.startup_checks import refuse_incomplete
 from qwen_image_daemon.render.task_pipelines import TaskPipelines
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
+from qwen_image_daemon.render.trial_pictures import trial_request
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
 from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import structlog
 
 from qwen_image_daemon.crash_points import crash_point
+from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.jobs.resolution import adjustments_of
 from qwen_image_daemon.render.deadline import Deadline
 from qwen_image_daemon.render.interruptions import Interruptions
@@ -17,6 +18,7 @@ from qwen_image_daemon.render.renderer import Progress, Renderer
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
+from qwen_image_daemon.render.trial_pictures import warm_up_request
 from qwen_image_daemon.render.warm_model import WarmModel
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 from qwen_image_daemon.spool.reports import RenderReport
@@ -64,6 +66,24 @@ class JobDrawing:
             memory_after=after.left,
             clean_up_before=before,
             clean_up_after=after,
+        )
+
+    def warm_up(self, model: str) -> None:
+        """Load a model, and draw a short picture for nobody, so that its first job finds all at hand.
+
+        Raises RenderStopped where a stop or a pause is asked, or RenderError.
+        """
+        started = time.monotonic()
+        renderer = self._loaded(model)
+        self._interruptions.at_step_of_nobody()
+        request = warm_up_request(FAMILIES[renderer.info.family])
+        renderer.render(request, lambda _: self._interruptions.at_step_of_nobody())
+        cleaned = renderer.clean_up()
+        seconds = round(time.monotonic() - started, 1)
+        log.info("model.warmed_up", model=model, seconds=seconds, width=request.width, height=request.height)
+        # The loop finds nothing to do, or a job, and says so.
+        self._reporter.report = self._reporter.report.model_copy(
+            update={"model": renderer.info, "memory": cleaned.left}
         )
 
     def _draw_missing(self, renderer: Renderer, entry: Entry, record: JobRecord, job: PreparedJob) -> None:

@@ -56,6 +56,7 @@ def render_jobs(
     with Saver(outbox.png_compression) as saver, WarmModel(open_model) as warm:
         loop = _RenderLoop(spool, settings, warm, saver, control)
         loop.recover()
+        loop.warm_up()
         loop.run()
 
 
@@ -65,6 +66,8 @@ class _RenderLoop:
     ) -> None:
         self._spool = spool
         self._attempts = settings.attempts
+        self._to_warm_up = settings.warm_up
+        self._unloads_when_idle = settings.unload_after_seconds is not None
         self._warm = warm
         self._saver = saver
         self._control = control
@@ -102,6 +105,23 @@ class _RenderLoop:
         """Settle what a killed process left in `active`: finish what was concluded, queue the rest again."""
         give_up_killers(self._spool, self._controls)
         self._endings.put_back_all(None)
+
+    def warm_up(self) -> None:
+        """Have the models at hand that the settings name. One that cannot be is left to its first job to tell.
+
+        Not in a run that ends by itself: it loads what its jobs need, and nothing else. Raises DeviceLost.
+        """
+        for model in () if self._control.drain or self._controls.paused_by() else self._to_warm_up:
+            try:
+                self._drawing.warm_up(model)
+            except RenderStopped:
+                return
+            except RenderError as error:
+                if error.remedy == "replace":
+                    raise
+                log.warning("model.not_warmed_up", model=model, reason=str(error), fix=error.fix)
+            # It idles from now on.
+            self._lifetime.worked()
 
     def _is_done(self) -> bool:
         """Take → draw → finish one job, or wait a moment. Says whether nothing is left and nothing can come."""
@@ -164,8 +184,15 @@ class _RenderLoop:
             later = _for_later(jobs)
             self._idle(
                 "idle",
-                f"Jobs for later: {len(later)}, the first at {later[0].isoformat(sep=' ')}." if later else None,
+                f"Jobs for later: {len(later)}, the first at {later[0].isoformat(sep=' ')}."
+                if later
+                else self._nothing_loaded(),
             )
+
+    def _nothing_loaded(self) -> str | None:
+        if self._unloads_when_idle and self._warm.name is None:
+            return "No model is loaded, and the card is free; the next job loads its own."
+        return None
 
     def _idle(self, activity: Activity, note: str | None) -> None:
         if self._warm.name is not None:
@@ -233,6 +260,11 @@ class _RenderLoop:
         self._saver.wait()
         self._cope_with_unsaved()
         log.info("render.renewed", reason=reason)
+        with unwritten_is_logged():
+            # Until the next process speaks: this one's model and memory will be gone.
+            self._reporter.say(
+                RenderReport(activity="starting", note=f"The render process is replaced: {reason}.")
+            )
         raise Renewed(reason)
 
     def _draw(self, entry: Entry) -> None:

@@ -30,6 +30,8 @@ class Options:
     """Loops are threads of one process."""
     dry_run: bool = False
     """Draw flat colours instead of loading a model."""
+    started_before: bool = False
+    """The loop ran before, since the daemon was started: what is to be done at the daemon's start was done."""
 
 
 def run_loop(name: LoopName, settings: Settings, options: Options, control: LoopControl) -> None:
@@ -40,7 +42,11 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
         case "take-in":
             take_in(Intake(folders.inbox, spool, settings.catalogue, settings.inbox, settings.spool), control)
         case "render":
-            render_jobs(spool, settings.render, settings.outbox, _opener(settings, options, spool.state), control)
+            render = settings.render
+            if options.started_before:
+                # It idled, and the card is to be free; or it died, maybe of the very warm-up.
+                render = render.model_copy(update={"warm_up": ()})
+            render_jobs(spool, render, settings.outbox, _opener(settings, options, spool.state), control)
         case "give-out":
             give_out(Outlet(spool, folders.outbox, settings.outbox, settings.spool), control)
         case _:
