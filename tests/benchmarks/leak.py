@@ -3,7 +3,7 @@
 
 Every task of every architecture, LoRAs, ControlNets, many sizes, and faults: jobs that are refused, that take too
 long, whose picture is none, that run out of memory, that break inside the model. Models change all the while. The
-render loop works as in the daemon, but for what encodes references: they are read small, not at a megapixel.
+render loop works as in the daemon, but edits read their pictures small, not at a megapixel.
 
 Drift: the median of the resident memory after the last tenth of the jobs against that after the tenth that begins
 when `--settle` of all jobs are done. Ends with 1 where it is more than `--most-drift` percent.
@@ -38,6 +38,7 @@ vision.make_importable()
 import pytest
 import structlog
 import torch
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_layered
 from safetensors.torch import save_file
 
 import tiny_checkpoint
@@ -59,6 +60,7 @@ CONTROLNETS: Final = ("controlnet-union", "controlnet-inpaint")
 SIDES: Final = range(64, 161, 32)
 """Multiples of 32: 2.1 takes no others."""
 IN_THE_QUEUE: Final = 25
+_JOBS_OF_A_LINE: Final = 20
 MEMORY_FAULT, MODEL_FAULT = "the memory runs out", "the model breaks"
 MEBIBYTE: Final = 2**20
 
@@ -86,7 +88,7 @@ KINDS: Final[dict[str, tuple[int, str]]] = {
         3,
         'model = "qwen-image-edit-plus"\ntask = "edit"\nprompt = "plum"\nimages = ["a.png", "b.png"]\n{size}',
     ),
-    "layered": (2, 'model = "qwen-image-layered"\nprompt = "plum {number}"\nimage = "a.png"\nlayers = 2\n{steps}'),
+    "layered": (1, 'model = "qwen-image-layered"\nprompt = "plum {number}"\nimage = "a.png"\nlayers = 2\n{steps}'),
     "2.1": (3, 'model = "qwen-image-2.1"\nprompt = "plum {number}"\n{size}'),
     "one LoRA": (3, 'model = "qwen-image"\nprompt = "plum {number}"\nloras = ["one"]\n{size}'),
     "two LoRAs": (
@@ -152,7 +154,7 @@ class Feeder:
 
     def run(self) -> None:
         """Feed and read until all jobs are out."""
-        while len(self.readings) < self.jobs:
+        while len(self.readings) < self.jobs and not self.ended:
             self.collect()
             waiting = self.fed - len(self.readings)
             if self.fed < self.jobs and waiting < IN_THE_QUEUE // 2:
@@ -200,8 +202,8 @@ class Feeder:
                 # It failed while its model was loaded: there is nothing to read.
                 self.readings.append(self.readings[-1])
             shutil.rmtree(entry.folder)
-            if len(self.readings) % 50 == 0:
-                print(f"{len(self.readings):6} jobs: {_sizes(self.readings[-50:])}", flush=True)
+            if len(self.readings) % _JOBS_OF_A_LINE == 0:
+                print(f"{len(self.readings):6} jobs: {_sizes(self.readings[-_JOBS_OF_A_LINE:])}", flush=True)
 
 
 def _sizes(readings: list[Reading]) -> str:
@@ -229,7 +231,10 @@ def main() -> int:
         wrapper_class=structlog.make_filtering_bound_logger(50),
     )
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        layered = pipeline_qwenimage_layered.calculate_dimensions
         read_small_references(patch, 64, 64)
+        # What it reads is also what it draws.
+        patch.setattr(pipeline_qwenimage_layered, "calculate_dimensions", layered)
         feeder = draw(Path(folder), wanted.jobs, wanted.cleanup)
     return judge(feeder, wanted)
 
@@ -245,8 +250,12 @@ def draw(folder: Path, jobs: int, cleanup: Cleanup) -> Feeder:
         return FaultyRenderer(settings.models[name], settings.render, accessories, lasting)
 
     with _in_a_thread(feeder.run) as failures:
-        control = LoopControl(no_more=lambda: feeder.ended or bool(failures))
-        render_jobs(rooms.spool, settings.render, settings.outbox, open_model, control)
+        # Draining: it gives up where a model cannot be loaded.
+        control = LoopControl(no_more=lambda: feeder.ended or bool(failures), drain=True)
+        try:
+            render_jobs(rooms.spool, settings.render, settings.outbox, open_model, control)
+        finally:
+            feeder.ended = True
     if failures:
         raise failures[0]
     return feeder

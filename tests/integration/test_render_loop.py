@@ -14,7 +14,7 @@ from PIL import Image
 from driving import eventually
 from qwen_image_daemon.jobs.families import DEMO
 from qwen_image_daemon.logs import configure_logs
-from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
+from qwen_image_daemon.loop_control import GaveUp, LoopControl, Renewed, Stopping
 from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.render.dry_run import DryRunRenderer
 from qwen_image_daemon.render.loop import render_jobs
@@ -406,6 +406,30 @@ def test_nothing_is_warmed_up_for_a_single_run_or_while_somebody_paused_the_daem
     with running(warming(rooms, opener, "demo")):
         eventually(lambda: says(rooms, "paused"), "the pause in the report")
     assert opener.opened == []
+
+
+# Letting go.
+
+
+def test_where_a_model_idled_the_status_says_that_it_goes_and_then_that_the_card_is_free(rooms: Rooms) -> None:
+    def work(control: LoopControl, unload_after_seconds: float = 3600) -> None:
+        settings = SETTINGS.model_copy(update={"unload_after_seconds": unload_after_seconds})
+        render_jobs(rooms.spool, settings, OutboxSettings(), lambda _: Drawer(), control)
+
+    rooms.admit("job", FOUR)
+    with pytest.raises(Renewed):
+        work(LoopControl(), unload_after_seconds=0.01)
+    assert outcome(rooms, "job").status == "succeeded"
+    told = report(rooms)
+    assert (told.activity, told.model, told.memory) == ("starting", None, None)
+    assert "replaced: its model was not needed" in str(told.note)
+
+    with running(work):
+        eventually(lambda: says(rooms, "idle"), "the idling in the report")
+        assert report(rooms).model is None
+        assert "No model is loaded, and the card is free" in str(report(rooms).note)
+        rooms.admit("second", FOUR)
+        eventually(lambda: len(rooms.rendered()) == 2, "the next job")
 
 
 # Order, models, stops.
