@@ -177,6 +177,9 @@ class Drawer:
         image = Image.new("RGB", (request.width, request.height), (request.seed % 256, 0, 0))
         return Rendering(image, StageSeconds(encode=0.1, denoise=0.2, decode=0.3), steps)
 
+    def stand_by(self) -> None:
+        """Let go of nothing."""
+
     def clean_up(self) -> CleanUp:
         """Report a memory that any test can tell."""
         return CLEAN_UP

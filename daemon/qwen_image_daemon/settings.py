@@ -235,8 +235,12 @@ class RenderSettings(Section):
     heap are given back. adaptive: caches and heap only where that pays, and nothing where nothing was drawn.
     never: memory is only measured. Every result says what was done, and what it cost."""
     warm_up: tuple[str, ...] = ()
-    """A model by its name in [models.NAME]: when the daemon starts it is loaded, and draws a short picture for
-    nobody, so that its first job need not wait for that. Not after render.unload_after_seconds let go of it."""
+    """Models by their names in [models.NAME]: when the daemon starts they are loaded one after the other, and draw
+    a short picture for nobody, so that their first jobs need not wait for that. At most render.warm_models of
+    them. Not again after render.unload_after_seconds let go of them."""
+    warm_models: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many models are kept loaded. One is on the device; the others stand by in host memory, where they cost
+    little if their files are in the precision that they are used in, and are let go of where memory runs out."""
     renew_growth_bytes: Annotated[int, Field(gt=0)] = 8 * 1024**3
     """The render process is replaced between two jobs when what five jobs in a row left in use, at least, is so
     much more than what the first five left, with the same model in the same arrangement: of the process's own
@@ -366,6 +370,8 @@ class Settings(BaseSettings):
             if name not in self.models:
                 names = ", ".join(sorted(self.models))
                 raise ValueError(f"render.warm_up: {name!r} is none of the models: {names}")
+        if len(self.render.warm_up) > self.render.warm_models:
+            raise ValueError("render.warm_up names more models than are kept loaded (render.warm_models)")
         return self
 
     @property

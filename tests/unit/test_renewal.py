@@ -36,7 +36,7 @@ class Box:
         )
         for _ in range(jobs):
             lifetime.worked()
-            floor = lifetime.left_in_use(model, cleaned)
+            floor = lifetime.left_in_use(model, cleaned, frozenset({model}))
         return floor
 
 

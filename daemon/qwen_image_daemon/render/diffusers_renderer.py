@@ -75,6 +75,7 @@ class DiffusersRenderer:
         self._heap = Heap()
         self._used = False
         """Whether anything was drawn since the last clean-up."""
+        self._stands_by = False
 
     def __enter__(self) -> Self:
         """Load the model and draw a trial picture. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
@@ -109,10 +110,14 @@ class DiffusersRenderer:
         """Let go of the model and of the memory it held, but for what the next one may have in common with it."""
         loaded, _ = self._entered
         device = loaded.device
-        # What is handed over is whole and in host memory, however this model was arranged.
-        loaded.warm.forget_arrangement()
         if self._handed_over is not None:
-            self._handed_over.leave({part: loaded.warm.component(name) for name, part in self._parts.items()})
+            self._handed_over.take_back(self)
+        if not self._stands_by:
+            # What is handed over is whole and in host memory, however this model was arranged.
+            loaded.warm.forget_arrangement()
+            if self._handed_over is not None:
+                self._handed_over.leave(self._shareable(loaded))
+        # Otherwise it is so already, its parts may be at work in another model, and the memory is needed.
         self._loaded = None
         del loaded
         gc.unfreeze()
@@ -129,7 +134,18 @@ class DiffusersRenderer:
         """Draw one picture; see Renderer.render. Where memory runs out, the next arrangement is tried."""
         loaded, _ = self._entered
         self._used = True
+        self._stands_by = False
         return loaded.draw(request, CallerProgress(progress), rendering_failure)
+
+    def stand_by(self) -> None:
+        """Leave the device, with all that lies on it, and lend out what another model may have in common."""
+        loaded, _ = self._entered
+        loaded.warm.forget_arrangement()
+        loaded.warm.forget_guests()
+        self._stands_by = True
+        if self._handed_over is not None:
+            self._handed_over.lend(self, self._shareable(loaded))
+        give_back(loaded.device)
 
     def clean_up(self) -> CleanUp:
         """Clear memory as `render.cleanup` says. Raises DeviceLost where the accelerator is gone."""
@@ -149,6 +165,9 @@ class DiffusersRenderer:
         plan, _ = loaded.warm.arranged
         arrangement = None if plan is None else plan.name
         return translated(cleaned, rendering_failure).model_copy(update={"arrangement": arrangement})
+
+    def _shareable(self, loaded: ArrangedModel) -> dict[Part, Any]:
+        return {part: loaded.warm.component(name) for name, part in self._parts.items()}
 
     @property
     def _entered(self) -> tuple[ArrangedModel, ModelInfo]:

@@ -14,12 +14,12 @@ from qwen_image_daemon.render.deadline import Deadline
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.job_pictures import PreparedJob, prepared
 from qwen_image_daemon.render.pace import Pace
-from qwen_image_daemon.render.renderer import Progress, Renderer
+from qwen_image_daemon.render.renderer import OutOfMemory, Progress, Renderer, Rendering, RenderRequest
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
 from qwen_image_daemon.render.trial_pictures import warm_up_request
-from qwen_image_daemon.render.warm_model import WarmModel
+from qwen_image_daemon.render.warm_models import WarmModels
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 from qwen_image_daemon.spool.reports import RenderReport
 from qwen_image_daemon.spool.spool import Entry
@@ -30,7 +30,7 @@ log = structlog.get_logger(__name__)
 class JobDrawing:
     """Draws jobs on the warm model, and says how far it is."""
 
-    def __init__(self, warm: WarmModel, saver: Saver, reporter: Reporter, interruptions: Interruptions) -> None:
+    def __init__(self, warm: WarmModels, saver: Saver, reporter: Reporter, interruptions: Interruptions) -> None:
         self._warm = warm
         self._saver = saver
         self._reporter = reporter
@@ -96,15 +96,30 @@ class JobDrawing:
                 continue
             self._interruptions.at_image()
             request = replace(job.request, seed=parameters.seed + index)
-            rendering = renderer.render(request, self._progress(entry, pace, deadline, index))
+            rendering = self._rendered(renderer, request, self._progress(entry, pace, deadline, index))
             crash_point("render.image-drawn")
             pace.image_done()
             finished = replace(rendering, image=job.finished(rendering.image))
             self._saver.save(entry, index, finished, parameters)
             log.info("image.rendered", index=index, seed=request.seed, **rendering.seconds.model_dump())
 
+    def _rendered(
+        self, renderer: Renderer, request: RenderRequest, progress: Callable[[Progress], None]
+    ) -> Rendering:
+        """Draw one picture; where memory runs out, once more without the models that stand by."""
+        try:
+            return renderer.render(request, progress)
+        except OutOfMemory as error:
+            if not self._warm.let_go_of_others():
+                raise
+            log.warning("models.made_room", reason=str(error))
+        rendering = renderer.render(request, progress)
+        note = "memory ran out at first, and the models that stood by were let go of"
+        return replace(rendering, adjustments=(*rendering.adjustments, note))
+
     def _loaded(self, model: str) -> Renderer:
-        if self._warm.name == model:
+        if model in self._warm.names:
+            # It comes onto the device with its first picture.
             return self._warm.get(model)
         self._reporter.say(RenderReport(activity="loading", model_name=model))
         self._interruptions.at_load()

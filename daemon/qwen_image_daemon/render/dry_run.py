@@ -73,6 +73,9 @@ class DryRunRenderer:
         caption = None if request.prompt else "a picture that no model looked at"
         return Rendering(picture, seconds, steps, layers, caption)
 
+    def stand_by(self) -> None:
+        """Let go of nothing."""
+
     def clean_up(self) -> CleanUp:
         """Report the host's memory. There is nothing to clear."""
         memory = host_memory()

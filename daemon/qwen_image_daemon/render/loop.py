@@ -26,7 +26,7 @@ from qwen_image_daemon.render.renewal import Lifetime
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.retries import Retries
 from qwen_image_daemon.render.saving import Saver
-from qwen_image_daemon.render.warm_model import WarmModel
+from qwen_image_daemon.render.warm_models import WarmModels
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import Controls, PauseCause, who_paused
 from qwen_image_daemon.spool.records import ErrorReport, Outcome
@@ -53,7 +53,7 @@ def render_jobs(
     Raises GaveUp where it drains and cannot go on, Renewed where it is to be started anew; any other exception
     means that this process must be replaced.
     """
-    with Saver(outbox.png_compression) as saver, WarmModel(open_model) as warm:
+    with Saver(outbox.png_compression) as saver, WarmModels(open_model, settings.warm_models) as warm:
         loop = _RenderLoop(spool, settings, warm, saver, control)
         loop.recover()
         loop.warm_up()
@@ -62,7 +62,7 @@ def render_jobs(
 
 class _RenderLoop:
     def __init__(
-        self, spool: Spool, settings: RenderSettings, warm: WarmModel, saver: Saver, control: LoopControl
+        self, spool: Spool, settings: RenderSettings, warm: WarmModels, saver: Saver, control: LoopControl
     ) -> None:
         self._spool = spool
         self._attempts = settings.attempts
@@ -190,12 +190,12 @@ class _RenderLoop:
             )
 
     def _nothing_loaded(self) -> str | None:
-        if self._unloads_when_idle and self._warm.name is None:
+        if self._unloads_when_idle and not self._warm.names:
             return "No model is loaded, and the card is free; the next job loads its own."
         return None
 
     def _idle(self, activity: Activity, note: str | None) -> None:
-        if self._warm.name is not None:
+        if self._warm.names:
             self._end_if(self._lifetime.over_when_idle())
         now = {"activity": activity, "current": None, "note": note, "trouble": None}
         report = self._reporter.report.model_copy(update=now)
@@ -294,7 +294,7 @@ class _RenderLoop:
 
     def _note_memory(self, cleaned: CleanUp | None) -> None:
         if cleaned is not None and self._warm.name is not None:
-            floor = self._lifetime.left_in_use(self._warm.name, cleaned)
+            floor = self._lifetime.left_in_use(self._warm.name, cleaned, self._warm.names)
             self._reporter.memory_was_left(cleaned.left, floor)
 
     def _stop(self, entry: Entry) -> None:

@@ -115,6 +115,12 @@ class WeightPlacement:
         self.settle()
         return guest
 
+    def see_off(self, kind: str) -> None:
+        """Let go of a module that drew along."""
+        guest = self._guests.pop(kind)
+        for tensor in _tensors_of(guest):
+            self._placed.pop(tensor, None)
+
     @contextmanager
     def denoising(self, scheduler: Any) -> Iterator[None]:
         """Have the transformer ready inside."""

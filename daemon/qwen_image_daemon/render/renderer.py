@@ -301,6 +301,13 @@ class Renderer(Protocol):
         """
         ...
 
+    def stand_by(self) -> None:
+        """Let go of the device, but not of what host memory holds: the next `render` takes it again.
+
+        Until then another renderer may have parts in common with this one, and draw with them.
+        """
+        ...
+
     def clean_up(self) -> CleanUp:
         """Clear memory between two jobs, as far as it pays, and report it. Raises DeviceLost."""
         ...

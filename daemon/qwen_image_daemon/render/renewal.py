@@ -28,17 +28,21 @@ class Lifetime:
         self._clock = clock
         self._memory = memory
         self._worked_at = clock()
-        self._left: dict[tuple[str, str | None], _Left] = {}
-        """What jobs left, by model and arrangement: another one takes other memory, and that is no growth."""
+        self._left: dict[tuple[str, str | None, frozenset[str]], _Left] = {}
+        """What jobs left, by model, arrangement and what else is loaded: others take other memory, and that is no
+        growth."""
         self._floor: MemoryFloor | None = None
 
     def worked(self) -> None:
         """Note that a job came to an end."""
         self._worked_at = self._clock()
 
-    def left_in_use(self, model: str, cleaned: CleanUp) -> MemoryFloor:
-        """Note the memory that a job left in use when it had been cleaned up, and give the floor."""
-        left = self._left.setdefault((model, cleaned.arrangement), _Left())
+    def left_in_use(self, model: str, cleaned: CleanUp, loaded: frozenset[str]) -> MemoryFloor:
+        """Note the memory that a job left in use when it had been cleaned up, and give the floor.
+
+        `loaded` are all models that are, the job's among them.
+        """
+        left = self._left.setdefault((model, cleaned.arrangement, loaded), _Left())
         left.note(self._memory(), None if cleaned.left.device == "cpu" else cleaned.left.allocated_bytes)
         self._floor = MemoryFloor(
             model=model,
