@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 WEB := tests/web
 WEB_INSTALLED := $(WEB)/node_modules/.installed
 
-.PHONY: demo test check format types contracts tests slow fuzz torture bench config install clean
+.PHONY: demo test check format types contracts tests slow fuzz torture bench leak config install clean
 
 install: $(INSTALLED) $(WEB_INSTALLED)
 
@@ -57,6 +57,11 @@ torture: install
 bench: install
 	$(BIN)/python tests/benchmarks/throughput.py
 	$(BIN)/python tests/benchmarks/latency.py
+	$(BIN)/python tests/benchmarks/cleanup.py
+
+# A thousand mixed jobs in one process; an error where its memory drifts by more than 2 %.
+leak: install
+	$(BIN)/python tests/benchmarks/leak.py --jobs 1000
 
 config: install
 	$(BIN)/python tools/make_config_files.py

@@ -620,6 +620,14 @@ export interface JobResult {
   memory_before: MemoryInfo | null;
   memory_after: MemoryInfo | null;
   /**
+   * How memory was cleared before the first picture of the last attempt. null where nothing was drawn.
+   */
+  clean_up_before: CleanUp | null;
+  /**
+   * How memory was cleared when the job was over. null where nothing was drawn, and for cancelled jobs.
+   */
+  clean_up_after: CleanUp | null;
+  /**
    * Version of qwen-image-daemon that gave out this result.
    */
   daemon_version: string;
@@ -968,6 +976,14 @@ export interface ModelInfo {
    * The hub revision asked for, if any.
    */
   revision: string | null;
+  /**
+   * The hub's commit that was loaded; null for folders.
+   */
+  commit: string | null;
+  /**
+   * What was held against listed hashes, and against which; null where no list was there.
+   */
+  verified: string | null;
   device: string;
   /**
    * The floating point format of the weights, for example `bfloat16`.
@@ -1018,6 +1034,40 @@ export interface MemoryInfo {
    * held. null where it is not known.
    */
   peak_bytes: number | null;
+  /**
+   * Free within the process's heap, where the C library keeps it for later. Some of it may have been handed back
+   * to the system already, which nobody counts. null where it is not known: only glibc tells.
+   */
+  idle_heap_bytes: number | null;
+}
+/**
+ * One clearing of memory before or after a job: what was found, what was done about it, what that cost.
+ */
+export interface CleanUp {
+  /**
+   * In this order.
+   */
+  done: ("garbage collected" | "device caches emptied" | "heap trimmed")[];
+  /**
+   * Why that was done and no more, in sentences without their full stops.
+   */
+  reason: string;
+  /**
+   * What it cost, with waiting for the device and measuring.
+   */
+  seconds: number;
+  /**
+   * Memory before. Its peak is that of what was drawn since the last clean-up.
+   */
+  found: MemoryInfo;
+  /**
+   * Memory afterwards, with the same peak.
+   */
+  left: MemoryInfo;
+  /**
+   * The plan by which the model lies in this memory. null where there is no model, or none of it on a device.
+   */
+  arrangement: string | null;
 }
 /**
  * All about the daemon at one moment: both the queue's and the memory's answer.
@@ -1032,9 +1082,67 @@ export interface MemoryResponse extends DaemonMoment {
    */
   model: ModelInfo | null;
   /**
+   * A model that is being fetched, checked or loaded, and how far that is.
+   */
+  loading: LoadingModel | null;
+  /**
    * Memory of the render process and its device, as last reported.
    */
   memory: MemoryInfo | null;
+  /**
+   * What the last jobs left in use of it, at least.
+   */
+  memory_floor: MemoryFloor | null;
+}
+/**
+ * A model, or a part of one, that is being loaded.
+ */
+export interface LoadingModel {
+  /**
+   * The settings' name of the model.
+   */
+  name: string;
+  /**
+   * fetch: what is missing comes from the hub. verify: files are held against their listed hashes. read: files
+   * with weights are read. arrange: the model comes onto its device, and a trial picture is drawn.
+   */
+  stage: "fetch" | "verify" | "read" | "arrange";
+  /**
+   * The component or file that it is at.
+   */
+  part: string | null;
+  done_bytes: number;
+  /**
+   * Of this stage; 0 where there is nothing to count.
+   */
+  total_bytes: number;
+  began_at: string;
+}
+/**
+ * The least that jobs leave in use: of the first few, and of the last few. Where it rises, something leaks.
+ *
+ * Of jobs with one model in one arrangement, since the render process began.
+ */
+export interface MemoryFloor {
+  /**
+   * The settings' name of the model.
+   */
+  model: string;
+  /**
+   * The plan by which it was arranged; null where there is none.
+   */
+  arrangement: string | null;
+  jobs: number;
+  /**
+   * Resident memory of the render process that it shares with no file, so without mapped weights.
+   */
+  host_first_bytes: number;
+  host_bytes: number;
+  /**
+   * Held by tensors on the device. null where that is the host.
+   */
+  device_first_bytes: number | null;
+  device_bytes: number | null;
 }
 /**
  * The daemon at one moment: whose word this is, and whether it works.

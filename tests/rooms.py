@@ -22,6 +22,7 @@ from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.loop_control import LoopControl, Stopping
 from qwen_image_daemon.outbox.loop import Outlet
 from qwen_image_daemon.render.renderer import (
+    CleanUp,
     Loading,
     MemoryInfo,
     ModelInfo,
@@ -144,6 +145,7 @@ INFO = ModelInfo(
 MEMORY = MemoryInfo(
     device="none", allocated_bytes=1, reserved_bytes=2, free_bytes=3, total_bytes=4, process_rss_bytes=5
 )
+CLEAN_UP = CleanUp(done=("garbage collected",), reason="tested", seconds=0.5, found=MEMORY, left=MEMORY)
 
 
 class Drawer:
@@ -176,9 +178,12 @@ class Drawer:
         image = Image.new("RGB", (request.width, request.height), (request.seed % 256, 0, 0))
         return Rendering(image, StageSeconds(encode=0.1, denoise=0.2, decode=0.3), steps)
 
-    def clean_up(self) -> MemoryInfo:
+    def stand_by(self) -> None:
+        """Let go of nothing."""
+
+    def clean_up(self) -> CleanUp:
         """Report a memory that any test can tell."""
-        return MEMORY
+        return CLEAN_UP
 
 
 class Opener:

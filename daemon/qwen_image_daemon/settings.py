@@ -50,6 +50,7 @@ PlanName = Literal[
 ]
 """Arrangements of a model in memory, best first. `render/memory.py` says what they are."""
 Placement = Literal["auto", PlanName]
+Cleanup = Literal["always", "adaptive", "never"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -256,9 +257,21 @@ class RenderSettings(Section):
     unload_after_seconds: Positive | None = None
     """A model that no job needed for so long is let go of, with its process: the card is wholly free. The next job
     loads it again. Left out: it stays."""
+    cleanup: Cleanup = "adaptive"
+    """What is cleared before and after each job. always: garbage is collected, and the device's caches and the
+    heap are given back. adaptive: caches and heap only where that pays, and nothing where nothing was drawn.
+    never: memory is only measured. Every result says what was done, and what it cost."""
+    warm_up: tuple[str, ...] = ()
+    """Models by their names in [models.NAME]: when the daemon starts they are loaded one after the other, and draw
+    a short picture for nobody, so that their first jobs need not wait for that. At most render.warm_models of
+    them. Not again after render.unload_after_seconds let go of them."""
+    warm_models: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many models are kept loaded. One is on the device; the others stand by in host memory, where they cost
+    little if their files are in the precision that they are used in, and are let go of where memory runs out."""
     renew_growth_bytes: Annotated[int, Field(gt=0)] = 8 * 1024**3
-    """The render process is replaced between two jobs when its own memory is so much larger than after its first
-    job with the same model."""
+    """The render process is replaced between two jobs when what five jobs in a row left in use, at least, is so
+    much more than what the first five left, with the same model in the same arrangement: of the process's own
+    memory, or of the device's."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """How often a job is tried before it is given out as failed."""
     retry_pause_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 2.0
@@ -376,6 +389,16 @@ class Settings(BaseSettings):
         if self.default_model not in self.models:
             names = ", ".join(sorted(self.models))
             raise ValueError(f"default_model {self.default_model!r} is none of the models: {names}")
+        return self
+
+    @model_validator(mode="after")
+    def _models_to_warm_up_exist(self) -> "Settings":
+        for name in self.render.warm_up:
+            if name not in self.models:
+                names = ", ".join(sorted(self.models))
+                raise ValueError(f"render.warm_up: {name!r} is none of the models: {names}")
+        if len(self.render.warm_up) > self.render.warm_models:
+            raise ValueError("render.warm_up names more models than are kept loaded (render.warm_models)")
         return self
 
     @property

@@ -65,6 +65,9 @@ def test_an_idle_model_is_let_go_of_with_its_process_and_the_next_job_loads_it_a
     with box.running("--dry-run") as daemon:
         assert box.result("first").status == "succeeded"
         eventually(lambda: "render.renewed" in daemon.log.read_text(), "the renewal")
+        eventually(lambda: "No model is loaded" in str(box.status().get("note")), "the free card in the status")
+        idle = box.status()
+        assert (idle["state"], idle["model"], idle["memory"], idle["trouble"]) == ("idle", None, None, [])
         box.drop("second.toml", QUICK)
         assert box.result("second").status == "succeeded"
         assert daemon.stop() == 0

@@ -17,8 +17,9 @@ from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import SHAREABLE, HandedOver, Lasting
-from qwen_image_daemon.settings import ModelSettings, PlanName
-from tiny_models import PLAIN, SETTINGS, Card, TinyModel, picture
+from qwen_image_daemon.render.renderer import Control
+from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, PlanName
+from tiny_models import PLAIN, SETTINGS, Card, TinyModel, loaded, picture
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
 
@@ -111,6 +112,47 @@ def test_what_is_handed_over_is_whole_and_off_the_device_however_the_model_was_a
     with renderer(sibling, handed_over, placement="leaves") as second:
         assert parts(TinyModel(second)) == left
         assert TinyModel(second).bytes_of(PLAIN) == expected
+
+
+def test_models_that_stand_by_leave_the_device_share_their_parts_and_draw_as_before(
+    tiny_checkpoint: Path, sibling: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card()
+    monkeypatch.setattr("qwen_image_daemon.render.devices.onto", card.onto)
+    handed_over = HandedOver()
+    with renderer(tiny_checkpoint, handed_over, placement="resident") as first:
+        alone = TinyModel(first).bytes_of(PLAIN)
+        most = card.used
+        first.stand_by()
+        assert card.used == 0
+        with renderer(sibling, handed_over, placement="resident") as second:
+            assert parts(TinyModel(second)) == parts(TinyModel(first))
+            other = TinyModel(second).bytes_of(PLAIN)
+            for at_work, expected in ((first, alone), (second, other), (first, alone)):
+                (first if at_work is second else second).stand_by()
+                assert card.used == 0
+                assert TinyModel(at_work).bytes_of(PLAIN) == expected
+                assert card.used == most
+        # The second one was let go of while the first was at work.
+        assert card.used == most
+        assert TinyModel(first).bytes_of(PLAIN) == alone
+    assert alone != other
+    assert card.used == 0
+
+
+def test_a_controlnet_leaves_the_device_with_its_model(
+    tiny_family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    card = Card()
+    monkeypatch.setattr("qwen_image_daemon.render.devices.onto", card.onto)
+    nets = {"edges": ControlNetSettings(source=str(tiny_family("controlnet-union")))}
+    settings = SETTINGS.model_copy(update={"placement": "resident"})
+    request = replace(PLAIN, task="controlnet", control=Control(picture("blue"), "edges"))
+    with loaded("qwen-image", tiny_family("qwen-image"), controlnets=nets, settings=settings) as model:
+        before = model.bytes_of(request)
+        model.renderer.stand_by()
+        assert card.used == 0
+        assert model.bytes_of(request) == before
 
 
 def test_a_model_that_describes_pictures_takes_no_text_encoder_whose_head_is_off(

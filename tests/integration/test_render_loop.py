@@ -13,8 +13,9 @@ import structlog
 from PIL import Image
 
 from driving import eventually
+from qwen_image_daemon.jobs.families import DEMO
 from qwen_image_daemon.logs import configure_logs
-from qwen_image_daemon.loop_control import GaveUp, LoopControl, Stopping
+from qwen_image_daemon.loop_control import GaveUp, LoopControl, Renewed, Stopping
 from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.render.dry_run import DryRunRenderer
 from qwen_image_daemon.render.interruptions import Interruptions
@@ -32,13 +33,13 @@ from qwen_image_daemon.render.renderer import (
     RenderRequest,
     RequestRefused,
 )
-from qwen_image_daemon.render.warm_model import OpenModel
+from qwen_image_daemon.render.warm_models import OpenModel
 from qwen_image_daemon.settings import LogSettings, ModelSettings, OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.records import FileRecord, Outcome
 from qwen_image_daemon.spool.reports import RENDER_DEATH, RENDER_REPORT, CurrentJob, RenderDeath, RenderReport
 from qwen_image_daemon.spool.spool import INPUTS, Entry
-from rooms import INFO, MEMORY, SMALL, Drawer, Opener, Rooms, picture, running
+from rooms import CLEAN_UP, INFO, MEMORY, SMALL, Drawer, Opener, Rooms, picture, running
 
 FOUR = f'prompt = "x"\nnum_images = 4\nseed = 10\n{SMALL}'
 SETTINGS = RenderSettings(attempts=3, retry_pause_seconds=0.01)
@@ -100,9 +101,32 @@ def test_a_job_that_is_drawn_says_what_was_measured(rooms: Rooms) -> None:
     assert [image.seed for image in done.images] == [10, 11, 12, 13]
     assert [image.steps for image in done.images] == [2] * 4
     assert (done.memory_before, done.memory_after, done.model) == (MEMORY, MEMORY, INFO)
+    assert (done.clean_up_before, done.clean_up_after) == (CLEAN_UP, CLEAN_UP)
     assert done.attempts == 1
     assert done.started_at is not None
     assert done.started_at <= done.finished_at
+
+
+def test_a_failed_job_says_how_memory_was_cleared_after_it(rooms: Rooms) -> None:
+    rooms.admit("job", FOUR)
+    draw(rooms, Drawer(raising(RequestRefused("No.", "Fix."))))
+    assert outcome(rooms, "job").clean_up_after == CLEAN_UP
+
+
+def test_the_status_tells_what_jobs_leave_in_use(rooms: Rooms) -> None:
+    def work(control: LoopControl) -> None:
+        render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda _: Drawer(), control)
+
+    rooms.admit("one", FOUR)
+    rooms.admit("two", FOUR)
+    with running(work):
+        eventually(lambda: len(rooms.rendered()) == 2, "both jobs")
+        eventually(lambda: report(rooms).activity == "idle", "the idling in the report")
+    floor = report(rooms).memory_floor
+    assert floor is not None
+    assert report(rooms).memory == MEMORY
+    assert (floor.model, floor.arrangement, floor.jobs) == ("demo", None, 2)
+    assert 0 < floor.host_bytes <= floor.host_first_bytes
 
 
 @pytest.mark.parametrize("error", [BadPicture("NaN.", "Fix."), OutOfMemory("Full.", "Fix."), RuntimeError("odd")])
@@ -325,6 +349,125 @@ def test_a_lost_copy_of_a_picture_fails_its_job_alone(rooms: Rooms, content: byt
     assert outcome(rooms, "job").status == "failed"
     assert "boat.png" in (outcome(rooms, "job").error or pytest.fail("no reason")).what
     assert outcome(rooms, "good").status == "succeeded"
+
+
+# Warming up.
+
+
+def warming(rooms: Rooms, opener: OpenModel, *models: str) -> Callable[[LoopControl], None]:
+    """Give a loop that warms up models first."""
+    settings = SETTINGS.model_copy(update={"warm_up": models})
+
+    def work(control: LoopControl) -> None:
+        render_jobs(rooms.spool, settings, OutboxSettings(), opener, control)
+
+    return work
+
+
+def says(rooms: Rooms, activity: str) -> bool:
+    return (rooms.spool.state / RENDER_REPORT).exists() and report(rooms).activity == activity
+
+
+def test_a_model_to_warm_up_is_loaded_and_draws_once_at_the_usual_size_before_any_job(rooms: Rooms) -> None:
+    asked: list[RenderRequest] = []
+    opener = Opener({"demo": Drawer(asked.append)})
+    with running(warming(rooms, opener, "demo")):
+        eventually(lambda: says(rooms, "idle"), "the idling in the report")
+        assert report(rooms).model == INFO
+        assert report(rooms).memory == MEMORY
+        rooms.admit("job", FOUR)
+        eventually(rooms.rendered, "the job")
+    assert opener.opened == ["demo"]
+    usual = DEMO.sizes["1:1"]
+    assert (asked[0].width, asked[0].height, asked[0].num_inference_steps) == (usual.width, usual.height, 2)
+    assert [request.seed for request in asked[1:]] == [10, 11, 12, 13]
+
+
+def test_a_model_that_cannot_be_warmed_up_is_left_to_its_jobs_and_the_others_are_drawn(rooms: Rooms) -> None:
+    drawer = Drawer()
+
+    def open_model(name: str, _: Callable[[Loading], None]) -> Renderer:
+        if name == "other":
+            raise ModelUnavailable("It is not there.", "Fetch it.")
+        return drawer
+
+    with running(warming(rooms, open_model, "other")):
+        rooms.admit("job", FOUR)
+        eventually(rooms.rendered, "the job")
+    assert outcome(rooms, "job").status == "succeeded"
+
+
+def test_a_stop_does_not_wait_for_a_warm_up(rooms: Rooms) -> None:
+    stopping = Stopping()
+    drawer = Drawer(lambda _: stopping.ask())
+    warming(rooms, lambda _: drawer, "demo")(LoopControl(stopping=stopping))
+    assert drawer.drawn == [0]
+
+
+def test_nothing_is_warmed_up_for_a_single_run_or_while_somebody_paused_the_daemon(rooms: Rooms) -> None:
+    opener = Opener({"demo": Drawer()})
+    warming(rooms, opener, "demo")(LoopControl(no_more=lambda: True, drain=True))
+    Controls(rooms.spool).pause("command")
+    with running(warming(rooms, opener, "demo")):
+        eventually(lambda: says(rooms, "paused"), "the pause in the report")
+    assert opener.opened == []
+
+
+# Several models.
+
+
+def test_where_memory_runs_out_the_models_that_stand_by_go_first_and_the_result_says_so(rooms: Rooms) -> None:
+    full = iter([True])
+
+    def run_out(_: RenderRequest) -> None:
+        if next(full, False):
+            raise OutOfMemory("Full.", "Fix.")
+
+    opener = Opener({"other": Drawer(), "demo": Drawer(run_out)})
+    settings = SETTINGS.model_copy(update={"warm_models": 2, "group_seconds": 0.0})
+    for number, model in enumerate(["other", "demo", "other"]):
+        rooms.admit(f"job{number}", f'prompt = "x"\nmodel = "{model}"\n{SMALL}', sequence=number)
+    control = LoopControl(no_more=lambda: True, drain=True)
+    render_jobs(rooms.spool, settings, OutboxSettings(), opener, control)
+    told = "memory ran out at first, and the models that stood by were let go of"
+    assert told in outcome(rooms, "job1").adjustments
+    assert outcome(rooms, "job1").attempts == 1
+    assert opener.opened == ["other", "demo", "other"]
+
+
+def test_a_model_that_stands_by_is_not_loaded_again(rooms: Rooms) -> None:
+    opener = Opener({"other": Drawer(), "demo": Drawer()})
+    settings = SETTINGS.model_copy(update={"warm_models": 2, "group_seconds": 0.0})
+    for number, model in enumerate(["other", "demo", "other", "demo"]):
+        rooms.admit(f"job{number}", f'prompt = "x"\nmodel = "{model}"\n{SMALL}', sequence=number)
+    control = LoopControl(no_more=lambda: True, drain=True)
+    render_jobs(rooms.spool, settings, OutboxSettings(), opener, control)
+    assert opener.opened == ["other", "demo"]
+    assert len(rooms.rendered()) == 4
+
+
+# Letting go.
+
+
+def test_where_a_model_idled_the_status_says_that_it_goes_and_then_that_the_card_is_free(rooms: Rooms) -> None:
+    def work(control: LoopControl, unload_after_seconds: float = 3600) -> None:
+        settings = SETTINGS.model_copy(update={"unload_after_seconds": unload_after_seconds})
+        render_jobs(rooms.spool, settings, OutboxSettings(), lambda _: Drawer(), control)
+
+    rooms.admit("job", FOUR)
+    with pytest.raises(Renewed):
+        work(LoopControl(), unload_after_seconds=0.01)
+    assert outcome(rooms, "job").status == "succeeded"
+    told = report(rooms)
+    assert (told.activity, told.model, told.memory) == ("starting", None, None)
+    assert "replaced: its model was not needed" in str(told.note)
+
+    with running(work):
+        eventually(lambda: says(rooms, "idle"), "the idling in the report")
+        assert report(rooms).model is None
+        assert "No model is loaded, and the card is free" in str(report(rooms).note)
+        rooms.admit("second", FOUR)
+        eventually(lambda: len(rooms.rendered()) == 2, "the next job")
 
 
 # Order, models, stops.

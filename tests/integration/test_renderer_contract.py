@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from PIL import ImageChops, ImageStat
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.embeddings import KEPT
+from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.render.renderer import (
     BadPicture,
@@ -28,7 +29,7 @@ from qwen_image_daemon.render.renderer import (
     RequestRefused,
     UnexpectedFailure,
 )
-from qwen_image_daemon.settings import ModelSettings
+from qwen_image_daemon.settings import Cleanup, ModelSettings
 from tiny_models import SETTINGS
 from tiny_models import picture as gradient
 
@@ -223,7 +224,7 @@ def test_image_to_image_keeps_more_of_the_source_at_low_strength(renderer: Rende
 def test_cleaning_up_reports_plausible_memory_and_changes_no_picture(renderer: Renderer) -> None:
     before = drawn(renderer, GUIDED)
 
-    memory = renderer.clean_up()
+    memory = renderer.clean_up().left
 
     assert memory.device == "cpu"
     assert 10**7 < memory.process_rss_bytes == memory.allocated_bytes == memory.reserved_bytes
@@ -303,6 +304,36 @@ def test_the_picture_is_bit_for_bit_the_one_that_the_plain_pipeline_draws(
         expected = image_to_image(**arguments, image=request_.source, strength=request_.strength).images[0]
 
     assert drawn(tiny, request_) == expected.tobytes()
+
+
+@pytest.mark.parametrize("cleanup", get_args(Cleanup))
+def test_memory_is_cleared_as_the_settings_say_and_it_is_told_with_its_cost(
+    tiny: DiffusersRenderer, monkeypatch: pytest.MonkeyPatch, cleanup: Cleanup
+) -> None:
+    monkeypatch.setattr(tiny, "_settings", tiny._settings.model_copy(update={"cleanup": cleanup}))
+    undisturbed = drawn(tiny, PLAIN)
+
+    after, before_the_next = tiny.clean_up(), tiny.clean_up()
+
+    everything = ("garbage collected", "heap trimmed")
+    done = {"always": (everything, everything), "adaptive": (("garbage collected",), ()), "never": ((), ())}
+    assert (after.done, before_the_next.done) == done[cleanup]
+    assert after.arrangement == "cpu"
+    assert 0 < after.seconds < 60
+    assert after.found.peak_bytes == after.left.peak_bytes
+    assert drawn(tiny, PLAIN) == undisturbed
+
+
+def test_an_idle_heap_is_given_back_where_it_pays_and_the_reason_is_told(
+    tiny: DiffusersRenderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "_heap", Heap(slack_bytes=-(1024**4)))
+    drawn(tiny, PLAIN)
+
+    after = tiny.clean_up()
+
+    assert after.done == ("garbage collected", "heap trimmed")
+    assert "idle in the heap" in after.reason
 
 
 @pytest.mark.parametrize("name", ["prompt", "negative prompt"])

@@ -199,10 +199,14 @@ def test_jobs_may_name_what_the_settings_and_the_lora_folder_hold(tmp_path: Path
             "qwen-image-edit take no ControlNet; these do: qwen-image",
         ),
         ({"license_policy": "ignore"}, "Input should be 'label' or 'refuse'"),
+        ({"render": {"warm_up": ["qwen"]}}, "render.warm_up: 'qwen' is none of the models: qwen-image"),
+        (
+            {"render": {"warm_up": ["a", "b"]}, "models": {name: {"source": "a/b"} for name in ("a", "b")}}
+            | {"default_model": "a"},
+            "more models than are kept loaded",
+        ),
     ],
 )
-def test_a_lora_or_controlnet_that_no_job_could_use_is_refused_at_the_start(
-    overrides: dict[str, Any], complaint: str
-) -> None:
+def test_what_no_job_could_use_is_refused_at_the_start(overrides: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
         load_settings(None, **overrides)

@@ -150,6 +150,8 @@ def _fill(folder: Path, entry: Entry, record: JobRecord, outcome: Outcome, alive
         model=outcome.model,
         memory_before=outcome.memory_before,
         memory_after=outcome.memory_after,
+        clean_up_before=outcome.clean_up_before,
+        clean_up_after=outcome.clean_up_after,
         daemon_version=__version__,
     )
     copy_synced([result.to_bytes()], folder / RESULT)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
-from qwen_image_daemon.render.renderer import Arrangement, MemoryInfo, ModelInfo
+from qwen_image_daemon.render.renderer import Arrangement, CleanUp, MemoryInfo, ModelInfo
 from qwen_image_daemon.spool.records import (
     BatchPlace,
     ErrorReport,
@@ -112,6 +112,10 @@ class JobResult(Record):
     """What drew the pictures: pipeline, device, precision, software versions."""
     memory_before: MemoryInfo | None
     memory_after: MemoryInfo | None
+    clean_up_before: CleanUp | None = None
+    """How memory was cleared before the first picture of the last attempt. None where nothing was drawn."""
+    clean_up_after: CleanUp | None = None
+    """How memory was cleared when the job was over. None where nothing was drawn, and for cancelled jobs."""
     daemon_version: str = Field(description="Version of qwen-image-daemon that gave out this result.")
 
 

@@ -7,7 +7,7 @@ from pydantic import ConfigDict, Field
 
 from qwen_image_daemon.render.renderer import MemoryInfo, ModelInfo
 from qwen_image_daemon.spool.records import Record
-from qwen_image_daemon.spool.reports import CurrentJob, LoadingModel
+from qwen_image_daemon.spool.reports import CurrentJob, LoadingModel, MemoryFloor
 
 STATUS = "status.json"
 
@@ -92,6 +92,8 @@ class MemoryResponse(DaemonMoment):
     """A model that is being fetched, checked or loaded, and how far that is."""
     memory: MemoryInfo | None = None
     """Memory of the render process and its device, as last reported."""
+    memory_floor: MemoryFloor | None = None
+    """What the last jobs left in use of it, at least."""
 
 
 class DaemonStatus(MemoryResponse, QueueResponse):

@@ -101,11 +101,24 @@ def give_back(device: torch.device) -> None:
     gc.collect()
     # A lost context has nothing left to give back, and whoever lost it is already being told.
     with suppress(torch.AcceleratorError):
-        match device.type:
-            case "cuda":
-                torch.cuda.synchronize(device)
-                with torch.cuda.device(device):
-                    torch.cuda.empty_cache()
-            case "mps":
-                torch.mps.synchronize()
-                torch.mps.empty_cache()
+        wait_for(device)
+        empty_caches(device)
+
+
+def wait_for(device: torch.device) -> None:
+    """Wait until the device has done all that it was asked for. Raises what that met with."""
+    match device.type:
+        case "cuda":
+            torch.cuda.synchronize(device)
+        case "mps":
+            torch.mps.synchronize()
+
+
+def empty_caches(device: torch.device) -> None:
+    """Return to the device what torch holds of it and nothing uses."""
+    match device.type:
+        case "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.empty_cache()
+        case "mps":
+            torch.mps.empty_cache()

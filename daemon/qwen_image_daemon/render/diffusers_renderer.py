@@ -13,6 +13,7 @@ import torch
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
+from qwen_image_daemon.render.cleaning import Cleaning
 from qwen_image_daemon.render.component_sizes import sizes_of
 from qwen_image_daemon.render.decode_ladder import DecodeLadder
 from qwen_image_daemon.render.devices import choose_device, give_back, lacking
@@ -25,7 +26,7 @@ from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pip
 from qwen_image_daemon.render.loras import Loras
 from qwen_image_daemon.render.mapped_files import are_mapped
 from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
-from qwen_image_daemon.render.memory_report import device_memory, free_memory
+from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
@@ -35,8 +36,8 @@ from qwen_image_daemon.render.reading_in import read_in
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import (
     BadPicture,
+    CleanUp,
     Loading,
-    MemoryInfo,
     MixedPrecisions,
     ModelInfo,
     ModelUnavailable,
@@ -48,10 +49,11 @@ from qwen_image_daemon.render.renderer import (
     RequestRefused,
     UnexpectedFailure,
 )
-from qwen_image_daemon.render.startup_checks import refuse_incomplete, trial_request
+from qwen_image_daemon.render.startup_checks import refuse_incomplete
 from qwen_image_daemon.render.task_pipelines import TaskPipelines
 from qwen_image_daemon.render.telling import Telling
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
+from qwen_image_daemon.render.trial_pictures import trial_request
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision, RenderSettings
@@ -90,6 +92,7 @@ class DiffusersRenderer:
         self._heap = Heap()
         self._used = False
         """Whether anything was drawn since the last clean-up."""
+        self._stands_by = False
 
     def __enter__(self) -> Self:
         """Load the model and draw a trial picture. Raises ModelUnavailable, OutOfMemory or DeviceLost."""
@@ -132,10 +135,14 @@ class DiffusersRenderer:
         """Let go of the model and of the memory it held, but for what the next one may have in common with it."""
         loaded, _ = self._entered
         device = loaded.device
-        # What is handed over is whole and in host memory, however this model was arranged.
-        loaded.warm.forget_arrangement()
         if self._handed_over is not None:
-            self._handed_over.leave({part: loaded.warm.component(name) for name, part in self._parts.items()})
+            self._handed_over.take_back(self)
+        if not self._stands_by:
+            # What is handed over is whole and in host memory, however this model was arranged.
+            loaded.warm.forget_arrangement()
+            if self._handed_over is not None:
+                self._handed_over.leave(self._shareable(loaded))
+        # Otherwise it is so already, its parts may be at work in another model, and the memory is needed.
         self._loaded = None
         del loaded
         gc.unfreeze()
@@ -152,20 +159,49 @@ class DiffusersRenderer:
         """Draw one picture; see Renderer.render. Where memory runs out, the next arrangement is tried."""
         loaded, _ = self._entered
         self._used = True
+        self._stands_by = False
         rendering = loaded.draw(request, CallerProgress(progress), rendering_failure)
         return rendering if self._lossy_by is None else _lossy(rendering, self._lossy_by)
 
-    def clean_up(self) -> MemoryInfo:
-        """Let go of everything but the warm model. Raises DeviceLost where the accelerator is gone."""
+    def stand_by(self) -> None:
+        """Leave the device, with all that lies on it, and lend out what another model may have in common."""
         loaded, _ = self._entered
-        if self._used:
-            # After one job and before the next: the second time there is nothing to let go of.
-            loaded.warm.forget_sizes()
-            give_back(loaded.device)
-            self._heap.trim_if_grown()
-            self._used = False
-        now = translated(lambda: device_memory(loaded.device), rendering_failure)
-        return now.model_copy(update={"peak_bytes": loaded.meter.reported(now.peak_bytes)})
+        loaded.warm.forget_arrangement()
+        loaded.warm.forget_guests()
+        self._stands_by = True
+        if self._handed_over is not None:
+            self._handed_over.lend(self, self._shareable(loaded))
+        give_back(loaded.device)
+
+    def clean_up(self) -> CleanUp:
+        """Clear memory as `render.cleanup` says. Raises DeviceLost where the accelerator is gone."""
+        loaded, _ = self._entered
+        used, self._used = self._used, False
+
+        def cleaned() -> CleanUp:
+            cleaning = Cleaning(loaded.device, self._heap, loaded.warm.forget_sizes)
+            match self._settings.cleanup:
+                case "always":
+                    return cleaning.everything()
+                case "adaptive":
+                    return cleaning.what_pays() if used else cleaning.nothing_new()
+                case "never":
+                    return cleaning.nothing()
+
+        done = translated(cleaned, rendering_failure)
+        # Each picture begins the device's peak anew; the report tells that of all of them.
+        peak = {"peak_bytes": loaded.meter.reported(done.left.peak_bytes)}
+        plan, _ = loaded.warm.arranged
+        return done.model_copy(
+            update={
+                "arrangement": None if plan is None else plan.name,
+                "found": done.found.model_copy(update=peak),
+                "left": done.left.model_copy(update=peak),
+            }
+        )
+
+    def _shareable(self, loaded: ArrangedModel) -> dict[Part, Any]:
+        return {part: loaded.warm.component(name) for name, part in self._parts.items()}
 
     @property
     def _entered(self) -> tuple[ArrangedModel, ModelInfo]:

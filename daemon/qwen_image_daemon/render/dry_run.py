@@ -10,7 +10,7 @@ from PIL import Image
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.host_memory import host_memory
 from qwen_image_daemon.render.renderer import (
-    MemoryInfo,
+    CleanUp,
     ModelInfo,
     Progress,
     Rendering,
@@ -73,9 +73,13 @@ class DryRunRenderer:
         caption = None if request.prompt else "a picture that no model looked at"
         return Rendering(picture, seconds, steps, layers, caption)
 
-    def clean_up(self) -> MemoryInfo:
-        """Report the host's memory."""
-        return host_memory()
+    def stand_by(self) -> None:
+        """Let go of nothing."""
+
+    def clean_up(self) -> CleanUp:
+        """Report the host's memory. There is nothing to clear."""
+        memory = host_memory()
+        return CleanUp(done=(), reason="there is no model", seconds=0.0, found=memory, left=memory)
 
 
 def _painted(request: RenderRequest) -> Image.Image:

@@ -29,10 +29,22 @@ class Part:
 
 
 class HandedOver:
-    """Keeps the parts of the model that was let go until the next one has taken what it can use."""
+    """Keeps the parts of the model that was let go until the next one has taken what it can use.
+
+    And knows those of the models that stand by: they stay theirs, and are lent.
+    """
 
     def __init__(self) -> None:
         self._kept: dict[Part, Any] = {}
+        self._lent: dict[int, Mapping[Part, Any]] = {}
+
+    def lend(self, owner: object, parts: Mapping[Part, Any]) -> None:
+        """Offer what a loaded model has, as long as it is loaded."""
+        self._lent[id(owner)] = dict(parts)
+
+    def take_back(self, owner: object) -> None:
+        """Offer no more what a model had."""
+        self._lent.pop(id(owner), None)
 
     def leave(self, parts: Mapping[Part, Any]) -> None:
         """Keep what a model leaves behind."""
@@ -40,8 +52,10 @@ class HandedOver:
 
     def claim(self, wanted: Mapping[str, Part]) -> dict[str, Any]:
         """Give the parts of the same files, by component, and let go of all others: the memory is needed."""
-        kept, self._kept = self._kept, {}
-        return {component: kept[part] for component, part in wanted.items() if part in kept}
+        there, self._kept = self._kept, {}
+        for lent in self._lent.values():
+            there |= lent
+        return {component: there[part] for component, part in wanted.items() if part in there}
 
 
 def unheard(_: Loading) -> None:

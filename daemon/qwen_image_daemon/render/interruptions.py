@@ -49,6 +49,12 @@ class Interruptions:
         if self._control.stopping.is_asked() or self._controls.paused_by():
             raise RenderStopped
 
+    def at_step_of_nobody(self) -> None:
+        """Raise RenderStopped where a stop or a pause is asked: what is drawn for no job is left at once."""
+        self._control.beat(self._settings.step_timeout_seconds)
+        if self._control.stopping.is_asked() or self._controls.paused_by():
+            raise RenderStopped
+
     def at_step(self, job_id: str, progress: Progress) -> None:
         """Raise RenderStopped where the job was cancelled, or a stop is urgent. Costs one look at one name."""
         # A picture on the CPU may take hours, and is no hang.

@@ -15,6 +15,7 @@ from qwen_image_daemon.render.grouping import Grouping, Setup
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.recovery import give_up_killers
 from qwen_image_daemon.render.renderer import (
+    CleanUp,
     ModelUnavailable,
     RenderError,
     RenderStopped,
@@ -24,7 +25,7 @@ from qwen_image_daemon.render.renewal import Lifetime
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.retries import Retries
 from qwen_image_daemon.render.saving import Saver
-from qwen_image_daemon.render.warm_model import OpenModel, WarmModel
+from qwen_image_daemon.render.warm_models import OpenModel, WarmModels
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import Controls, PauseCause, who_paused
 from qwen_image_daemon.spool.records import ErrorReport, Outcome
@@ -51,18 +52,21 @@ def render_jobs(
     Raises GaveUp where it drains and cannot go on, Renewed where it is to be started anew; any other exception
     means that this process must be replaced.
     """
-    with Saver(outbox.png_compression) as saver, WarmModel(open_model) as warm:
+    with Saver(outbox.png_compression) as saver, WarmModels(open_model, settings.warm_models) as warm:
         loop = _RenderLoop(spool, settings, warm, saver, control)
         loop.recover()
+        loop.warm_up()
         loop.run()
 
 
 class _RenderLoop:
     def __init__(
-        self, spool: Spool, settings: RenderSettings, warm: WarmModel, saver: Saver, control: LoopControl
+        self, spool: Spool, settings: RenderSettings, warm: WarmModels, saver: Saver, control: LoopControl
     ) -> None:
         self._spool = spool
         self._attempts = settings.attempts
+        self._to_warm_up = settings.warm_up
+        self._unloads_when_idle = settings.unload_after_seconds is not None
         self._warm = warm
         self._saver = saver
         self._control = control
@@ -100,6 +104,23 @@ class _RenderLoop:
         """Settle what a killed process left in `active`: finish what was concluded, queue the rest again."""
         give_up_killers(self._spool, self._controls)
         self._endings.put_back_all(None)
+
+    def warm_up(self) -> None:
+        """Have the models at hand that the settings name. One that cannot be is left to its first job to tell.
+
+        Not in a run that ends by itself: it loads what its jobs need, and nothing else. Raises DeviceLost.
+        """
+        for model in () if self._control.drain or self._controls.paused_by() else self._to_warm_up:
+            try:
+                self._drawing.warm_up(model)
+            except RenderStopped:
+                return
+            except RenderError as error:
+                if error.remedy == "replace":
+                    raise
+                log.warning("model.not_warmed_up", model=model, reason=str(error), fix=error.fix)
+            # It idles from now on.
+            self._lifetime.worked()
 
     def _is_done(self) -> bool:
         """Take → draw → finish one job, or wait a moment. Says whether nothing is left and nothing can come."""
@@ -162,11 +183,18 @@ class _RenderLoop:
             later = _for_later(jobs)
             self._idle(
                 "idle",
-                f"Jobs for later: {len(later)}, the first at {later[0].isoformat(sep=' ')}." if later else None,
+                f"Jobs for later: {len(later)}, the first at {later[0].isoformat(sep=' ')}."
+                if later
+                else self._nothing_loaded(),
             )
 
+    def _nothing_loaded(self) -> str | None:
+        if self._unloads_when_idle and not self._warm.names:
+            return "No model is loaded, and the card is free; the next job loads its own."
+        return None
+
     def _idle(self, activity: Activity, note: str | None) -> None:
-        if self._warm.name is not None:
+        if self._warm.names:
             self._end_if(self._lifetime.over_when_idle())
         now = {"activity": activity, "current": None, "note": note, "trouble": None}
         report = self._reporter.report.model_copy(update=now)
@@ -222,8 +250,7 @@ class _RenderLoop:
             self._draw(entry)
         if job.suspect:
             self._saver.wait()
-        if self._warm.name is not None:
-            self._lifetime.worked(self._warm.name)
+        self._lifetime.worked()
         self._end_if(self._lifetime.over_between_jobs())
 
     def _end_if(self, reason: str | None) -> None:
@@ -232,6 +259,11 @@ class _RenderLoop:
         self._saver.wait()
         self._cope_with_unsaved()
         log.info("render.renewed", reason=reason)
+        with unwritten_is_logged():
+            # Until the next process speaks: this one's model and memory will be gone.
+            self._reporter.say(
+                RenderReport(activity="starting", note=f"The render process is replaced: {reason}.")
+            )
         raise Renewed(reason)
 
     def _draw(self, entry: Entry) -> None:
@@ -239,6 +271,7 @@ class _RenderLoop:
             record = entry.record()
             outcome = self._drawing.draw(entry, record)
             self._troubles = 0
+            self._note_memory(outcome.clean_up_after)
             self._saver.do(entry, partial(self._endings.succeed, entry, record.to_do().num_images, outcome))
         except RenderStopped:
             self._stop(entry)
@@ -257,6 +290,11 @@ class _RenderLoop:
             # The job boundary: no fault of one job ends the others.
             log.exception("job.broke")
             self._cope(entry, _unexpected(error))
+
+    def _note_memory(self, cleaned: CleanUp | None) -> None:
+        if cleaned is not None and self._warm.name is not None:
+            floor = self._lifetime.left_in_use(self._warm.name, cleaned, self._warm.names)
+            self._reporter.memory_was_left(cleaned.left, floor)
 
     def _stop(self, entry: Entry) -> None:
         if self._controls.is_cancelled(entry.id):
@@ -286,11 +324,15 @@ class _RenderLoop:
             self._retries.after(entry.id, failures)
             self._leave(entry, "failed")
             return
-        if self._warm.name is not None:
-            self._warm.get(self._warm.name).clean_up()
-        images = tuple(entry.finished_images().values())
-        report = ErrorReport.of(error)
-        outcome = Outcome(status="failed", finished_at=datetime.now(UTC), images=images, error=report)
+        cleaned = None if self._warm.name is None else self._warm.get(self._warm.name).clean_up()
+        self._note_memory(cleaned)
+        outcome = Outcome(
+            status="failed",
+            finished_at=datetime.now(UTC),
+            images=tuple(entry.finished_images().values()),
+            error=ErrorReport.of(error),
+            clean_up_after=cleaned,
+        )
         self._endings.conclude(entry, outcome)
 
     def _leave(self, entry: Entry, how: str) -> None:

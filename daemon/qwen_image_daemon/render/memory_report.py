@@ -2,7 +2,7 @@
 
 import torch
 
-from qwen_image_daemon.render.host_memory import host_memory, resident_bytes
+from qwen_image_daemon.render.host_memory import host_memory, idle_heap_bytes, resident_bytes
 from qwen_image_daemon.render.memory import Memory
 from qwen_image_daemon.render.renderer import MemoryInfo
 
@@ -30,6 +30,7 @@ def device_memory(device: torch.device) -> MemoryInfo:
         total_bytes=total,
         process_rss_bytes=resident_bytes(),
         peak_bytes=peak,
+        idle_heap_bytes=idle_heap_bytes(),
     )
 
 

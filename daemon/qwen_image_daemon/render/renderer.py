@@ -108,6 +108,13 @@ class RenderStopped(Exception):
     """Raised by a progress callback to leave the render at this step. Passes through the renderer unchanged."""
 
 
+def _to_tenths_of_milliseconds(seconds: float) -> float:
+    return round(seconds, 4)
+
+
+Seconds = Annotated[float, AfterValidator(_to_tenths_of_milliseconds)]
+
+
 class MemoryInfo(BaseModel):
     """Memory at one moment, in bytes. The device's figures are the host's where the device is the CPU."""
 
@@ -128,6 +135,31 @@ class MemoryInfo(BaseModel):
     peak_bytes: int | None = None
     """The most that tensors held on the device since the last report; on the CPU the most that the process ever
     held. None where it is not known."""
+    idle_heap_bytes: int | None = None
+    """Free within the process's heap, where the C library keeps it for later. Some of it may have been handed back
+    to the system already, which nobody counts. None where it is not known: only glibc tells."""
+
+
+CleaningStep = Literal["garbage collected", "device caches emptied", "heap trimmed"]
+
+
+class CleanUp(BaseModel):
+    """One clearing of memory before or after a job: what was found, what was done about it, what that cost."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    done: tuple[CleaningStep, ...]
+    """In this order."""
+    reason: str
+    """Why that was done and no more, in sentences without their full stops."""
+    seconds: Seconds
+    """What it cost, with waiting for the device and measuring."""
+    found: MemoryInfo
+    """Memory before. Its peak is that of what was drawn since the last clean-up."""
+    left: MemoryInfo
+    """Memory afterwards, with the same peak."""
+    arrangement: str | None = None
+    """The plan by which the model lies in this memory. None where there is no model, or none of it on a device."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +241,6 @@ class Loading:
     total_bytes: int = 0
     part: str | None = None
     """The component or file that it is at, where it is at one."""
-
-
-def _to_tenths_of_milliseconds(seconds: float) -> float:
-    return round(seconds, 4)
-
-
-Seconds = Annotated[float, AfterValidator(_to_tenths_of_milliseconds)]
 
 
 class StageSeconds(BaseModel):
@@ -326,6 +351,13 @@ class Renderer(Protocol):
         """
         ...
 
-    def clean_up(self) -> MemoryInfo:
-        """Let go of all but the warm model, and report the memory that is then in use. Raises DeviceLost."""
+    def stand_by(self) -> None:
+        """Let go of the device, but not of what host memory holds: the next `render` takes it again.
+
+        Until then another renderer may have parts in common with this one, and draw with them.
+        """
+        ...
+
+    def clean_up(self) -> CleanUp:
+        """Clear memory between two jobs, as far as it pays, and report it. Raises DeviceLost."""
         ...

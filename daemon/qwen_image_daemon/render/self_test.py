@@ -105,7 +105,7 @@ def self_test(
                 passed=all(check.passed for check in checks),
                 info=renderer.info,
                 checks=checks,
-                memory=renderer.clean_up(),
+                memory=renderer.clean_up().left,
             )
     except RenderError as error:
         return SelfTestReport(model=name, passed=False, told=f"{error} {error.fix}")

@@ -4,18 +4,12 @@ Shards that lack layers leave parameters without data, a lost tokenizer loads wi
 flipped bytes give black pictures; none of it raises.
 """
 
-from dataclasses import replace
 from typing import Any
 
-from PIL import Image
 from torch import nn
 
-from qwen_image_daemon.jobs.families import Family
 from qwen_image_daemon.render.embeddings import dropped_prefix, template_of, tokenizer_of
-from qwen_image_daemon.render.renderer import ModelUnavailable, RenderRequest
-
-TRIAL_STEPS = 2
-"""One step alone gives NaN with the makers' scheduler."""
+from qwen_image_daemon.render.renderer import ModelUnavailable
 
 
 def refuse_incomplete(pipeline: Any, source: str) -> None:
@@ -51,33 +45,3 @@ def _refuse_vocabulary(pipeline: Any, source: str) -> None:
         raise ModelUnavailable(
             f"The tokenizer of {source} does not know the text encoder's mark for pictures (token {wanted}).", cure
         )
-
-
-def trial_request(family: Family) -> RenderRequest:
-    """Give the smallest picture worth looking at, of a kind that the family draws."""
-    side = family.min_side
-    plain = RenderRequest(
-        task="text-to-image",
-        prompt="a red apple on a wooden table",
-        negative_prompt=None,
-        true_cfg_scale=1.0,
-        num_inference_steps=family.fixed_steps or TRIAL_STEPS,
-        width=side,
-        height=side,
-        seed=0,
-    )
-    gradient = Image.linear_gradient("L").resize((side, side))
-    if "text-to-image" in family.tasks:
-        return plain
-    if "edit" in family.tasks:
-        return replace(plain, task="edit", references=(gradient.convert("RGB"),))
-    resolution = 640
-    return replace(
-        plain,
-        task="layered",
-        source=gradient.convert("RGBA"),
-        layers=1,
-        resolution=resolution,
-        width=resolution,
-        height=resolution,
-    )

@@ -41,6 +41,12 @@ class TaskPipelines:
         pipeline.set_progress_bar_config(disable=True)
         return pipeline
 
+    def forget_controlnet(self) -> None:
+        """Drop the ControlNet that was drawn with last. It is loaded again when it is needed."""
+        if self._kept_controlnet is not None:
+            self._kept_controlnet = None
+            self.placement.let_go("controlnet")
+
     @property
     def fixed_steps(self) -> int | None:
         """The number of steps that the checkpoint prescribes, if any."""

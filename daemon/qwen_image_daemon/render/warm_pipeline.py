@@ -130,6 +130,10 @@ class WarmPipeline:
         self.forget()
         self._pipelines.placement.undo()
 
+    def forget_guests(self) -> None:
+        """Drop what was loaded beside the model for some pictures: a ControlNet."""
+        self._pipelines.forget_controlnet()
+
     @property
     def arranged(self) -> tuple[MemoryPlan | None, int]:
         """The arrangement that the model is in, None while it is in host memory only; and how many blocks stay."""

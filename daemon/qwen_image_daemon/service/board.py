@@ -111,6 +111,7 @@ class Board:
             model=render.model if state != "stopped" else None,
             loading=render.loading if state != "stopped" else None,
             memory=render.memory,
+            memory_floor=render.memory_floor,
         )
 
     def _length(self, folder: Path) -> int:

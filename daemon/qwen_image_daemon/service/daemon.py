@@ -2,6 +2,7 @@
 
 import signal
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from types import FrameType
 from typing import get_args
@@ -65,6 +66,7 @@ class _Daemon:
         self._stopping = Stopping()
         self._stops_passed_on = 0
         self._publish_until: float | None = None
+        self._started: set[LoopName] = set()
         self._board = Board(spool)
         self._systemd = Systemd()
         self._failed_before = self._failed()
@@ -96,7 +98,9 @@ class _Daemon:
 
     def _start(self, name: LoopName) -> RunningLoop:
         kind = LoopThread if self._options.inline else LoopProcess
-        return kind(name, self._settings, self._options)
+        options = replace(self._options, started_before=name in self._started)
+        self._started.add(name)
+        return kind(name, self._settings, options)
 
     def _watch(self) -> tuple[str, ...]:
         """Keep the loops alive until all have ended. Gives the reasons where one could not be kept."""

@@ -14,7 +14,7 @@ from qwen_image_daemon.render.handed_over import HandedOver, Lasting
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.opening import open_renderer
 from qwen_image_daemon.render.renderer import Loading, Renderer
-from qwen_image_daemon.render.warm_model import OpenModel
+from qwen_image_daemon.render.warm_models import OpenModel
 from qwen_image_daemon.settings import Settings
 from qwen_image_daemon.spool.spool import Spool
 
@@ -31,6 +31,8 @@ class Options:
     """Loops are threads of one process."""
     dry_run: bool = False
     """Draw flat colours instead of loading a model."""
+    started_before: bool = False
+    """The loop ran before, since the daemon was started: what is to be done at the daemon's start was done."""
 
 
 def run_loop(name: LoopName, settings: Settings, options: Options, control: LoopControl) -> None:
@@ -41,7 +43,11 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
         case "take-in":
             take_in(Intake(folders.inbox, spool, settings.catalogue, settings.inbox, settings.spool), control)
         case "render":
-            render_jobs(spool, settings.render, settings.outbox, _opener(settings, options, spool.state), control)
+            render = settings.render
+            if options.started_before:
+                # It idled, and the card is to be free; or it died, maybe of the very warm-up.
+                render = render.model_copy(update={"warm_up": ()})
+            render_jobs(spool, render, settings.outbox, _opener(settings, options, spool.state), control)
         case "give-out":
             give_out(Outlet(spool, folders.outbox, settings.outbox, settings.spool), control)
         case _:

@@ -9,7 +9,14 @@ from qwen_image_daemon.jobs.batches import Origin
 from qwen_image_daemon.jobs.models import AnyJob, JobSpec
 from qwen_image_daemon.jobs.problems import Problem
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
-from qwen_image_daemon.render.renderer import Arrangement, MemoryInfo, ModelInfo, RenderError, StageSeconds
+from qwen_image_daemon.render.renderer import (
+    Arrangement,
+    CleanUp,
+    MemoryInfo,
+    ModelInfo,
+    RenderError,
+    StageSeconds,
+)
 from qwen_image_daemon.spool.identity import slug
 
 OutcomeStatus = Literal["succeeded", "failed", "refused", "cancelled", "duplicate"]
@@ -193,3 +200,6 @@ class Outcome(Record):
     model: ModelInfo | None = None
     memory_before: MemoryInfo | None = None
     memory_after: MemoryInfo | None = None
+    clean_up_before: CleanUp | None = None
+    clean_up_after: CleanUp | None = None
+    """Of failed jobs, too, where a model is loaded."""

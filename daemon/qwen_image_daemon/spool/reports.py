@@ -75,6 +75,31 @@ def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.2f}"
 
 
+class MemoryFloor(Record):
+    """The least that jobs leave in use: of the first few, and of the last few. Where it rises, something leaks.
+
+    Of jobs with one model in one arrangement, since the render process began.
+    """
+
+    model: str
+    """The settings' name of the model."""
+    arrangement: str | None
+    """The plan by which it was arranged; None where there is none."""
+    jobs: int
+    host_first_bytes: int
+    """Resident memory of the render process that it shares with no file, so without mapped weights."""
+    host_bytes: int
+    device_first_bytes: int | None = None
+    """Held by tensors on the device. None where that is the host."""
+    device_bytes: int | None = None
+
+    @property
+    def growth_bytes(self) -> int:
+        """Give the growth on the host or on the device, whichever is larger."""
+        on_device = (self.device_bytes or 0) - (self.device_first_bytes or 0)
+        return max(self.host_bytes - self.host_first_bytes, on_device)
+
+
 class RenderReport(Record):
     """The render loop at one moment."""
 
@@ -86,6 +111,7 @@ class RenderReport(Record):
     loading: LoadingModel | None = None
     """How far the loading of a model is; None where none is loaded at present."""
     memory: MemoryInfo | None = None
+    memory_floor: MemoryFloor | None = None
     note: str | None = None
     """What a person should know although nothing is wrong: who paused the daemon, why a job goes before others."""
     trouble: str | None = None
