@@ -27,6 +27,7 @@ from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
+from qwen_image_daemon.render.quantisers import formats_at_hand
 from qwen_image_daemon.render.renderer import (
     Arrangement,
     Control,
@@ -47,7 +48,18 @@ ALL: list[PlanName] = [plan.name for plan in PLANS]
 
 def some(plans: Sequence[PlanName], *often: PlanName) -> list[Any]:
     """Try these often, and the others, whose mechanisms are the same, with `make slow`."""
-    return [pytest.param(plan, marks=() if plan in often else pytest.mark.slow) for plan in plans]
+    return [
+        pytest.param(plan, marks=[_needs_its_library(plan), *([] if plan in often else [pytest.mark.slow])])
+        for plan in plans
+    ]
+
+
+def is_at_hand(plan: PlanName) -> bool:
+    return PLAN_OF[plan].kept in {"as loaded", *formats_at_hand()}
+
+
+def _needs_its_library(plan: PlanName) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not is_at_hand(plan), reason="its library is not installed (make slow)")
 
 
 @pytest.fixture
@@ -451,7 +463,7 @@ def test_loras_count_in_every_arrangement_and_leave_no_trace(
     with_lora = replace(GUIDED, loras=(LoraUse(name="strong", weight=0.5),))
 
     with loaded("qwen-image", tiny_family("qwen-image"), loras=LoraFolder(tmp_path, {})) as model:
-        for plan in plans:
+        for plan in filter(is_at_hand, plans):
             bare = arranged_and_drawn(model, plan, GUIDED)
             changed, after = model_drawn(model, with_lora), model_drawn(model, GUIDED)
             assert bare == after != changed, plan

@@ -1,6 +1,5 @@
 """A transformer whose weights are in a GGUF file. diffusers turns them back for each layer's forward."""
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,14 @@ def load_gguf_transformer(file: Path, place: str, revision: str | None, precisio
     """
     index = diffusers.DiffusionPipeline.load_config(place, revision=revision)
     kind = getattr(diffusers, index["transformer"][1])
-    with warnings.catch_warnings():
-        # Of numpy, about how the file is mapped: it is only read, and copied.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return kind.from_single_file(
-            str(file),
-            config=place,
-            subfolder="transformer",
-            config_revision=revision,
-            quantization_config=GGUFQuantizationConfig(compute_dtype=precision),
-            dtype=precision,
-        ).eval()
+    return kind.from_single_file(
+        str(file),
+        config=place,
+        subfolder="transformer",
+        config_revision=revision,
+        quantization_config=GGUFQuantizationConfig(compute_dtype=precision),
+        dtype=precision,
+    )
 
 
 def formats_of(transformer: Any) -> list[str]:
