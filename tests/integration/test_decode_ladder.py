@@ -64,7 +64,13 @@ RUNGS: list[tuple[PlanName, Quality, int, Arrangement]] = [
 ]
 
 
-@pytest.mark.parametrize(("plan", "quality", "times", "told"), RUNGS)
+@pytest.mark.parametrize(
+    ("plan", "quality", "times", "told"),
+    [
+        pytest.param(*rung, marks=() if place in {1, 2, 3} else pytest.mark.slow)
+        for place, rung in enumerate(RUNGS)
+    ],
+)
 @pytest.mark.usefixtures("card")
 def test_a_decoding_that_fails_is_tried_again_rung_by_rung_and_the_next_picture_is_as_ever(
     plan: PlanName, quality: Quality, times: int, told: Arrangement, tiny_checkpoint: Path
@@ -103,6 +109,7 @@ def test_how_it_could_be_decoded_is_remembered_for_such_pictures_and_over_a_rest
         assert how(rendered(renderer, WIDE)).decoding == "whole"
 
 
+@pytest.mark.slow
 def test_with_the_memory_of_a_way_to_decode_that_way_is_found(tiny_checkpoint: Path, card: Card) -> None:
     """What a way took at its most, less one byte, is the budget of the next one."""
     budget = float("inf")
