@@ -10,7 +10,7 @@ from qwen_image_daemon.render.renderer import ModelUnavailable
 
 Format = Literal["as loaded", "float8", "int8", "nf4"]
 """How a matrix of the transformer is kept while it is not at work."""
-Library = Literal["torchao", "bitsandbytes", "gguf", "sdnq"]
+Library = Literal["torchao", "bitsandbytes", "gguf"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,7 @@ QUANTISERS: Final[Mapping[Format, Quantiser]] = MappingProxyType(
     }
 )
 
-EXTRAS: Final[Mapping[Library, str]] = MappingProxyType(
-    {"torchao": "int8", "bitsandbytes": "nf4", "gguf": "gguf", "sdnq": "sdnq"}
-)
+EXTRAS: Final[Mapping[Library, str]] = MappingProxyType({"torchao": "int8", "bitsandbytes": "nf4", "gguf": "gguf"})
 """Of this package, that bring a library along. They are called after what they are for."""
 
 
