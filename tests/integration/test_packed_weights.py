@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from qwen_image_daemon.cli.planning import DOES_NOT_FIT, print_plans
+from qwen_image_daemon.cli.planning import FITS, print_plans
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.packed_weights import Packed
 from qwen_image_daemon.render.placement import WeightPlacement
@@ -120,9 +120,10 @@ def test_without_its_library_a_format_is_not_offered_and_refused_where_it_is_set
 def test_plan_says_which_library_would_help(capsys: pytest.CaptureFixture[str]) -> None:
     answer = print_plans(None, None, "16GB", "24GB", None, "allow-quantized")
 
-    assert answer == DOES_NOT_FIT
+    assert answer == FITS
     told = capsys.readouterr().out
     assert "nf4-table" not in told
+    assert "→ disk-table" in told
     assert "With bitsandbytes it would be nf4: transformer in 4 bits" in told
     assert "pip install 'qwen-image-daemon[nf4]'" in told
 

@@ -115,7 +115,7 @@ def test_a_failed_job_says_how_memory_was_cleared_after_it(rooms: Rooms) -> None
 
 def test_the_status_tells_what_jobs_leave_in_use(rooms: Rooms) -> None:
     def work(control: LoopControl) -> None:
-        render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda _: Drawer(), control)
+        render_jobs(rooms.spool, SETTINGS, OutboxSettings(), lambda *_: Drawer(), control)
 
     rooms.admit("one", FOUR)
     rooms.admit("two", FOUR)
@@ -400,7 +400,7 @@ def test_a_model_that_cannot_be_warmed_up_is_left_to_its_jobs_and_the_others_are
 def test_a_stop_does_not_wait_for_a_warm_up(rooms: Rooms) -> None:
     stopping = Stopping()
     drawer = Drawer(lambda _: stopping.ask())
-    warming(rooms, lambda _: drawer, "demo")(LoopControl(stopping=stopping))
+    warming(rooms, lambda *_: drawer, "demo")(LoopControl(stopping=stopping))
     assert drawer.drawn == [0]
 
 
@@ -452,7 +452,7 @@ def test_a_model_that_stands_by_is_not_loaded_again(rooms: Rooms) -> None:
 def test_where_a_model_idled_the_status_says_that_it_goes_and_then_that_the_card_is_free(rooms: Rooms) -> None:
     def work(control: LoopControl, unload_after_seconds: float = 3600) -> None:
         settings = SETTINGS.model_copy(update={"unload_after_seconds": unload_after_seconds})
-        render_jobs(rooms.spool, settings, OutboxSettings(), lambda _: Drawer(), control)
+        render_jobs(rooms.spool, settings, OutboxSettings(), lambda *_: Drawer(), control)
 
     rooms.admit("job", FOUR)
     with pytest.raises(Renewed):

@@ -84,7 +84,7 @@ def test_each_card_gets_the_best_plan_that_fits_into_it(
 
 def test_four_bits_need_little_host_memory() -> None:
     assert chosen("RTX 4080", "allow-quantized", host=24) == "nf4"
-    assert chosen("RTX 4080", "allow-quantized", host=24, formats=TORCH_ALONE) is None
+    assert chosen("RTX 4080", "allow-quantized", host=24, formats=TORCH_ALONE) == "disk-table"
 
 
 @pytest.mark.parametrize(

@@ -464,7 +464,7 @@ def test_what_a_fault_is_itself_goes_before_what_was_being_handled() -> None:
         except ImportError:
             torch.empty(10**15)
 
-    assert type(rendering_failure(raised_by(complain))) is OutOfMemory
+    assert type(rendering_failure(raised_by(complain))) is HostOutOfMemory
 
 
 class Tensor:

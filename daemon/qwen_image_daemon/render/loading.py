@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import transformers
@@ -15,6 +14,7 @@ from qwen_image_daemon.render.devices import DTYPES
 from qwen_image_daemon.render.gguf_transformer import load_gguf_transformer
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.renderer import ModelUnavailable
+from qwen_image_daemon.render.wholeness import refuse_absent
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision
 
 Checkpoint = ModelSettings | ControlNetSettings
@@ -25,7 +25,7 @@ def pipeline_class(model: ModelSettings) -> str:
 
     Raises ModelUnavailable where there is no checkpoint or another kind of it, and what diffusers raises.
     """
-    _refuse_missing(model.folder, model.source)
+    refuse_absent(model.folder, model.source)
     index: dict[str, Any] = DiffusionPipeline.load_config(_place(model), revision=model.revision)
     found = index.get("_class_name")
     drawable = MODELS[model.family].index_classes
@@ -78,7 +78,7 @@ def load_pipeline(
 
 def load_controlnet(controlnet: ControlNetSettings, precision: Precision) -> Any:
     """Load a ControlNet in the precision. Raises ModelUnavailable, and whatever the libraries raise."""
-    _refuse_missing(controlnet.folder, controlnet.source)
+    refuse_absent(controlnet.folder, controlnet.source)
     _be_quiet()
     return QwenImageControlNetModel.from_pretrained(
         _place(controlnet),
@@ -106,13 +106,6 @@ def _text_encoder(model: ModelSettings, precision: Precision) -> Any:
             "Fetch the checkpoint again; the file and its config.json do not belong together.",
         )
     return encoder
-
-
-def _refuse_missing(folder: Path | None, source: str) -> None:
-    if folder is not None and not folder.is_dir():
-        raise ModelUnavailable(
-            f"There is no checkpoint folder {folder}.", f"Set the source {source} to where it is."
-        )
 
 
 def _be_quiet() -> None:

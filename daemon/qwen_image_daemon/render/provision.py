@@ -13,7 +13,12 @@ from qwen_image_daemon.render.checksums import KnownHashes, verified
 from qwen_image_daemon.render.fetching import Fetched, fetched_component, fetched_pipeline
 from qwen_image_daemon.render.renderer import Loading
 from qwen_image_daemon.render.weight_files import shards_of
-from qwen_image_daemon.render.wholeness import refuse_broken, refuse_broken_component, weight_files
+from qwen_image_daemon.render.wholeness import (
+    refuse_absent,
+    refuse_broken,
+    refuse_broken_component,
+    weight_files,
+)
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings
 
 log = structlog.get_logger()
@@ -68,6 +73,7 @@ def _here(
     fetched: Callable[[str, str | None, Callable[[Loading], None]], Fetched],
     tell: Callable[[Loading], None],
 ) -> _Here:
+    refuse_absent(checkpoint.folder, checkpoint.source)
     if checkpoint.folder is not None:
         return _Here(checkpoint.folder, None)
     found = fetched(checkpoint.source, checkpoint.revision, tell)

@@ -44,6 +44,14 @@ def weight_files(folder: Path, elsewhere: Collection[str] = ()) -> dict[str, tup
     return {name: shards_of(folder / name).files for name in WEIGHED if name in there}
 
 
+def refuse_absent(folder: Path | None, source: str) -> None:
+    """Raise ModelUnavailable where the settings name a folder that is not there."""
+    if folder is not None and not folder.is_dir():
+        raise ModelUnavailable(
+            f"There is no checkpoint folder {folder}.", f"Set the source {source} to where it is."
+        )
+
+
 def refuse_broken(folder: Path, source: str, elsewhere: Collection[str] = ()) -> None:
     """Raise ModelUnavailable naming each file of the checkpoint that is missing, cut short or unreadable.
 
