@@ -135,7 +135,7 @@ def test_a_negative_prompt_pushes_its_colour_away(demo: Renderer) -> None:
 def test_little_strength_keeps_the_source_and_much_follows_the_prompt(demo: Renderer) -> None:
     source = red_circle_on_the_left()
     request = replace(PLAIN, task="image-to-image", source=source, prompt="a blue square on a yellow background")
-    kept = read(draw(demo, request, strength=0.3))
+    kept = read(draw(demo, request, strength=0.25))
     assert (only(kept).shape, only(kept).colour, kept.background) == ("circle", "red", "white")
     assert only(kept).x < 0.5
     redrawn = read(draw(demo, request, strength=1.0))

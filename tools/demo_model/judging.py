@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from .world import THIN_SHAPES
+from .world import THIN_SHAPES, area
 
 if TYPE_CHECKING:
     from .reader import Object, Reading
@@ -18,8 +18,9 @@ FIT_WANTED_OF_THIN: Final = 0.6
 Overlap is lost along the outline, and thin shapes have more of it: a wobble that leaves a square 0.7 leaves a
 cross 0.63, and a ring or a star 0.56. 0.7 for all called rings wrong that nobody would call anything else.
 """
-SIZES: Final = {"small": (0.0, 0.40), "medium": (0.0, 1.0), "large": (0.62, 1.0)}
-"""Longer side of the bounding box in shorter sides of the picture; a prompt doesn't say "medium"."""
+RADII: Final = {"small": (0.0, 0.21), "medium": (0.0, 1.0), "large": (0.33, 1.0)}
+"""What counts as the size, as a radius in shorter sides of the picture: half-way to the next size of the world.
+A prompt doesn't say "medium"."""
 _THIRDS: Final = ((0.0, 0.4), (0.3, 0.7), (0.6, 1.0))
 _APART: Final = 0.08
 
@@ -67,9 +68,8 @@ def _arranged(scene: Scene, seen: list[Object], width: int, height: int) -> bool
     across, down = last.x - first.x, last.y - first.y
     match scene.layout:
         case "single":
-            shorter = min(width, height)
-            low, high = SIZES[scene.things[0].size]
-            return low <= max(first.width * width, first.height * height) / shorter <= high
+            low, high = RADII[scene.things[0].size]
+            return low <= (first.area * width * height / area(first.shape)) ** 0.5 / min(width, height) <= high
         case "placed":
             return scene.place is not None and _at(scene.place, first)
         case "above":

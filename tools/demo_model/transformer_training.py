@@ -83,11 +83,11 @@ class Settings:
         """
         return dataclasses.replace(
             self,
-            learning_rate=4e-4,
+            learning_rate=1.5e-3,
             decay_from=0.0,
             text_until=0.0,
             reading_weight=0.0,
-            average=0.995,
+            average=0.997,
             stages=REFINING,
         )
 

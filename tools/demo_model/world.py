@@ -13,6 +13,7 @@ import hashlib
 import math
 import random
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
@@ -58,15 +59,15 @@ PLACES: Final[tuple[Place, ...]] = tuple(
 )
 
 _RADII: Final[Mapping[Size, tuple[float, float]]] = {
-    "small": (0.15, 0.175),
-    "medium": (0.22, 0.30),
+    "small": (0.165, 0.19),
+    "medium": (0.23, 0.30),
     "large": (0.36, 0.42),
 }
 _TRIANGLE: Final = ((0.0, -0.92), (1.0, 0.80), (-1.0, 0.80))
 _STAR: Final = tuple(
     (
-        math.sin(corner * math.pi / 5) * (1.08, 0.45)[corner % 2],
-        -math.cos(corner * math.pi / 5) * (1.08, 0.45)[corner % 2] + 0.07,
+        math.sin(corner * math.pi / 5) * (1.08, 0.50)[corner % 2],
+        -math.cos(corner * math.pi / 5) * (1.08, 0.50)[corner % 2] + 0.07,
     )
     for corner in range(10)
 )
@@ -131,14 +132,22 @@ def covers(shape: str, x: FloatArray, y: FloatArray) -> BoolArray:
             mask = np.abs(x) * 1.15 + np.abs(y) < 1.08
         case "cross":
             a, b = np.abs(x), np.abs(y)
-            mask = ((a < 0.34) & (b < 0.96)) | ((b < 0.34) & (a < 0.96))
+            mask = ((a < 0.38) & (b < 0.96)) | ((b < 0.38) & (a < 0.96))
         case "ring":
             squared = x * x + y * y
-            mask = (squared < 1) & (squared > 0.52**2)
+            mask = (squared < 1) & (squared > 0.50**2)
         case _:
             msg = f"no such shape: {shape}"
             raise ValueError(msg)
     return np.asarray(mask, dtype=np.bool_)
+
+
+@cache
+def area(shape: str) -> float:
+    """Return the shape's area in squares of its radius, to a hundredth."""
+    across = (np.arange(520, dtype=np.float64) + 0.5) / 200 - 1.3
+    points = np.broadcast_to(covers(shape, across[None, :], across[:, None]), (across.size, across.size))
+    return float(points.sum()) / 200**2
 
 
 def draw(
