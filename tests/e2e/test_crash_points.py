@@ -10,6 +10,17 @@ SMALL = "width = 64\nheight = 64\nnum_inference_steps = 2\n"
 JOBS = {"three": f'prompt = "x"\nnum_images = 3\nseed = 7\n{SMALL}', "one": f'prompt = "y"\nseed = 5\n{SMALL}'}
 BATCH = 'prompt = "z"\nnum_inference_steps = 2\nwidth = 64\nheight = 64\n[matrix]\nseed = [3, 5, 8]\n'
 NAMES = [*JOBS, "batch-1", "batch-2", "batch-3"]
+OFTEN = {
+    "take-in.committed",
+    "take-in.handed-over",
+    "take-in.batch-opened",
+    "render.attempt-marked",
+    "render.image-written",
+    "render.finished",
+    "give-out.built",
+    "give-out.published",
+}
+"""Where a job changes hands. The others come with `make slow`, and three times each with `make torture`."""
 
 
 def drawn(box: Box) -> dict[str, bytes]:
@@ -31,7 +42,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return drawn(Box(tmp_path_factory.mktemp("undisturbed") / "box"))
 
 
-@pytest.mark.parametrize("point", listed_points())
+@pytest.mark.parametrize(
+    "point",
+    [pytest.param(point, marks=() if point in OFTEN else pytest.mark.slow) for point in listed_points()],
+)
 def test_a_kill_at_a_named_point_changes_nothing_of_what_comes_out(
     box: Box, point: str, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

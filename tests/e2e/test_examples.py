@@ -18,7 +18,7 @@ HARBOUR = EXAMPLES / "harbour.jpg"
 REJECTED = sorted(path for path in (EXAMPLES / "rejected").iterdir() if path.suffix in {".toml", ".json"})
 
 
-@pytest.mark.parametrize("how", ["processes", "inline"])
+@pytest.mark.parametrize("how", ["processes", pytest.param("inline", marks=pytest.mark.slow)])
 def test_every_plain_example_becomes_the_pictures_that_it_asks_for(tiny_box: Box, how: str) -> None:
     with tiny_box.running(*(["--inline"] if how == "inline" else [])) as daemon:
         tiny_box.wait_for_state("idle")
