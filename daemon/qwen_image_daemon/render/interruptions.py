@@ -40,20 +40,18 @@ class Interruptions:
             raise RenderStopped
 
     def at_start(self) -> None:
-        """Announce the first step of a job."""
+        """Announce the first step of a job, or of what is drawn for none."""
         self._control.beat(self._settings.step_timeout_seconds)
 
     def at_image(self) -> None:
         """Raise RenderStopped where a stop or a pause is asked: each image is finished first."""
         self._between_images()
-        if self._control.stopping.is_asked() or self._controls.paused_by():
-            raise RenderStopped
+        self._leave_if_asked()
 
     def at_step_of_nobody(self) -> None:
         """Raise RenderStopped where a stop or a pause is asked: what is drawn for no job is left at once."""
-        self._control.beat(self._settings.step_timeout_seconds)
-        if self._control.stopping.is_asked() or self._controls.paused_by():
-            raise RenderStopped
+        self.at_start()
+        self._leave_if_asked()
 
     def at_step(self, job_id: str, progress: Progress) -> None:
         """Raise RenderStopped where the job was cancelled, or a stop is urgent. Costs one look at one name."""
@@ -61,4 +59,8 @@ class Interruptions:
         expected = _PATIENCE * (progress.expected_seconds or 0.0) / max(1, progress.steps)
         self._control.beat(max(self._settings.step_timeout_seconds, expected))
         if self._control.stopping.is_urgent() or self._controls.is_cancelled(job_id):
+            raise RenderStopped
+
+    def _leave_if_asked(self) -> None:
+        if self._control.stopping.is_asked() or self._controls.paused_by():
             raise RenderStopped

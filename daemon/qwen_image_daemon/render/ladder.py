@@ -1,8 +1,7 @@
 """Which arrangement a picture starts with, and which one comes when memory runs out. Imports no torch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from types import MappingProxyType
 from typing import Final, Literal
 
 from qwen_image_daemon.jobs.families import Size
@@ -30,8 +29,6 @@ Attention = Literal["whole", "sliced"]
 
 _DECODING: Final = " decoding"
 """What a kind of picture is called in the notes where its decoding is meant."""
-_PLAN_CALLED: Final[Mapping[str, Plan]] = MappingProxyType({plan.name: plan for plan in PLANS})
-"""For names out of files, which may be those of another version."""
 _REFERENCE_PIXELS: Final = 1024 * 1024
 """At which the pipelines read each reference, whatever size it has."""
 
@@ -84,8 +81,8 @@ class Ladder:
     def first(self, request: RenderRequest) -> Rung:
         """Give what a picture is to be tried with first."""
         plan, reason = self._chosen(request)
-        known = _PLAN_CALLED.get(self._worked.name(self._kind(request)) or "")
-        # The settings, or what is installed, may be others since.
+        known = PLAN_OF.get(self._worked.name(self._kind(request)) or "")
+        # The settings, what is installed, or this program's version, may be others since.
         if known is not None and PLANS.index(known) >= PLANS.index(plan) and self._is_rung(known):
             return Rung(known, 0, f"memory ran out with {plan.name} for such a picture lately")
         model = self._model

@@ -206,7 +206,7 @@ PLANS: Final[tuple[Plan, ...]] = (
 that would stream the whole transformer for each step. Of what changes it, what changes it least comes first
 (docs/decisions/0017). Those that read from disk are for hosts with little memory. In the order of PlanName."""
 
-PLAN_OF: Final[Mapping[PlanName, Plan]] = MappingProxyType({plan.name: plan for plan in PLANS})
+PLAN_OF: Final[Mapping[str, Plan]] = MappingProxyType({plan.name: plan for plan in PLANS})
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,10 +43,10 @@ def refuse_quantised_folder(folder: Path, source: str) -> None:
             # Loading it says so, with its name.
             continue
         if isinstance(config, dict):
-            refuse_quantised(config, file.parent.name, source)
+            _refuse_quantised(config, file.parent.name, source)
 
 
-def refuse_quantised(config: dict[str, Any], component: str, source: str) -> None:
+def _refuse_quantised(config: dict[str, Any], component: str, source: str) -> None:
     """Raise ModelUnavailable where a component's configuration says that its weights are in fewer bits.
 
     Their libraries keep scales beside the tensors, out of reach of the one owner of all weights: moved to and fro,
@@ -54,7 +54,8 @@ def refuse_quantised(config: dict[str, Any], component: str, source: str) -> Non
     """
     how = config.get("quantization_config")
     if how:
-        method = how.get("quant_method", "an unnamed method") if isinstance(how, dict) else how.quant_method
+        named = how if isinstance(how, dict) else {}
+        method = named.get("quant_method", "an unnamed method")
         raise ModelUnavailable(
             f"The {component} of {source} was quantised with {method}: this program cannot arrange such weights.",
             _CURE,
