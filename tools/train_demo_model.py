@@ -76,7 +76,7 @@ def _latents(options: argparse.Namespace) -> None:
 
 
 def _transformer(options: argparse.Namespace) -> None:
-    settings = Settings(options.minutes, options.seed, compiled=not options.eager)
+    settings = Settings(options.minutes, options.seed, compiled=not options.eager, layers=options.layers)
     training = start(options.work, settings, _device(options.device))
     train(training, options.work / "transformer-run")
     log.info("transformer.trained steps=%d samples=%d", training.step, training.seen)
@@ -166,6 +166,9 @@ def _parser() -> argparse.ArgumentParser:
         "--share", type=float, default=1.0, help="latents: this part of the usual number of scenes"
     )
     parser.add_argument("--eager", action="store_true", help="transformer: don't compile the blocks")
+    parser.add_argument(
+        "--layers", type=int, help="transformer: this many, the additional ones without an effect at first"
+    )
     parser.add_argument("--unexported", action="store_true", help="evaluate: what is in --work, in float32")
     parser.add_argument("--sizes", nargs="+", default=["128x128"], metavar="WxH", help="evaluate: picture sizes")
     parser.add_argument(

@@ -7,7 +7,14 @@ from transformers import Qwen2Tokenizer
 from demo_model.evaluation import practice_scene, questions
 from demo_model.fast_forward import VelocityModel, encode_text
 from demo_model.precision import product_dtype
-from demo_model.transformer_training import draw_sigmas, flow_loss, new_text_encoder, new_transformer, shift_of
+from demo_model.transformer_training import (
+    deepened,
+    draw_sigmas,
+    flow_loss,
+    new_text_encoder,
+    new_transformer,
+    shift_of,
+)
 from demo_model.world import in_evaluation, in_training
 from qwen_image_daemon.settings import EMBEDDED, ModelSettings
 
@@ -44,6 +51,27 @@ def test_the_training_pass_gives_the_velocity_of_the_model_class() -> None:
         )
     assert wanted.std() > 0.01
     torch.testing.assert_close(fast, wanted, rtol=1e-3, atol=1e-4)
+
+
+def test_a_deeper_transformer_begins_as_the_one_it_is_made_of() -> None:
+    shallow = new_transformer(8, layers=2)
+    scrambled(shallow)
+    deeper = deepened(shallow, 3)
+    given = {
+        "hidden_states": torch.randn(1, 4 * 6, 32),
+        "timestep": torch.tensor([0.9]),
+        "encoder_hidden_states": torch.randn(1, 7, 128),
+        "encoder_hidden_states_mask": torch.ones(1, 7, dtype=torch.bool),
+        "img_shapes": [[(1, 4, 6)]],
+        "return_dict": False,
+    }
+    with torch.no_grad():
+        [before], [after] = shallow(**given), deeper(**given)
+    assert len(deeper.transformer_blocks) == 3
+    assert before.std() > 0.01
+    torch.testing.assert_close(after, before)
+    with pytest.raises(ValueError, match="give 3 or more"):
+        deepened(deeper, 2)
 
 
 def test_the_training_pass_gives_the_embeddings_of_the_text_encoder(tokenizer: Qwen2Tokenizer) -> None:

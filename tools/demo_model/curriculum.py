@@ -61,10 +61,10 @@ _MAIN_LAYOUTS: Final[Mapping[Layout, float]] = {
 }
 
 _REFINING_SIZES: Final[Mapping[PictureSize, float]] = {
-    (128, 128): 0.320,
-    (192, 192): 0.160,
-    (256, 144): 0.165,
-    (144, 256): 0.165,
+    (128, 128): 0.310,
+    (192, 192): 0.090,
+    (256, 144): 0.215,
+    (144, 256): 0.195,
     (256, 256): 0.130,
     **dict.fromkeys(((176, 96), (96, 176), (144, 112), (112, 144), (160, 112), (112, 160)), 0.003),
     **dict.fromkeys(((224, 160), (160, 224), (240, 160), (160, 240), (288, 224), (224, 288)), 0.004),
@@ -90,10 +90,10 @@ REFINING: Final = (Stage(1.00, _REFINING_SIZES, _REFINING_LAYOUTS),)
 """For weights that know the world already: every size at once, more of the sizes that the scores are about."""
 SCENES: Final[Mapping[PictureSize, int]] = {
     (128, 128): 24_000,
-    (192, 192): 4_000,
-    (256, 144): 4_000,
-    (144, 256): 4_000,
-    (256, 256): 3_000,
+    (192, 192): 8_000,
+    (256, 144): 12_000,
+    (144, 256): 12_000,
+    (256, 256): 8_000,
     **dict.fromkeys(((176, 96), (96, 176)), 1_000),
     **dict.fromkeys(((144, 112), (112, 144), (160, 112), (112, 160)), 700),
     **dict.fromkeys(((224, 160), (160, 224), (240, 160), (160, 240)), 500),
@@ -113,6 +113,7 @@ SCENE_SHARES: Final[Mapping[Layout, float]] = {
     "count": 0.10,
 }
 _KEPT_SMALL: Final = 1.0
+_KEPT_CROSS: Final = 1.0
 _KEPT_THIN: Final = 0.6
 _KEPT_WIDE: Final = 0.3
 
@@ -120,10 +121,12 @@ _KEPT_WIDE: Final = 0.3
 def kept(scene: Scene) -> float:
     """Return how likely a drawn scene becomes a training picture: more so with something thin or small in it.
 
-    Of single shapes a third is small then, and of the others more than half are star, cross or ring.
+    Of single shapes a third is small then, and of the others six in ten are star, cross or ring.
     """
     if any(thing.size == "small" for thing in scene.things):
         return _KEPT_SMALL
+    if any(thing.shape == "cross" for thing in scene.things):
+        return _KEPT_CROSS
     return _KEPT_THIN if any(thing.shape in THIN_SHAPES for thing in scene.things) else _KEPT_WIDE
 
 

@@ -46,6 +46,9 @@ BASE_TOKENS: Final = 256
 MAX_TOKENS: Final = 8192
 """The scheduler's settings, those of Qwen-Image: the noise is shifted upwards with the number of tokens."""
 
+NEW_LAYERS: Final = 6
+"""How deep a transformer that begins from nothing is."""
+
 _SHORT_CAPTION: Final = 24
 _LONG_CAPTION: Final = 40
 _TOKENS_IN_A_BATCH: Final = 128 * (64 + _SHORT_CAPTION)
@@ -60,7 +63,8 @@ class Settings:
 
     From `text_until` on the text encoder is its average and learns no more, which makes the rest a fifth faster.
     `outline_weight` says how much more a picture with little outline counts: not at all at 0, in inverse
-    proportion at 1. `reading_weight` is that of the second lesson.
+    proportion at 1. `reading_weight` is that of the second lesson. `layers` is how deep the transformer becomes:
+    as deep as it is, or as NEW_LAYERS, unless given.
     """
 
     minutes: float
@@ -74,6 +78,7 @@ class Settings:
     outline_weight: float = 0.5
     average: float = 0.998
     compiled: bool = True
+    layers: int | None = None
     stages: tuple[Stage, ...] = FROM_NOTHING
 
     def refining(self) -> Settings:
@@ -144,13 +149,13 @@ def new_text_encoder(tokenizer: Qwen2Tokenizer) -> Qwen2_5_VLForConditionalGener
     return text_encoder
 
 
-def new_transformer(latent_channels: int) -> QwenImageTransformer2DModel:
-    """Build an untrained transformer whose blocks begin as the identity: six layers of four heads of 32."""
+def new_transformer(latent_channels: int, layers: int = NEW_LAYERS) -> QwenImageTransformer2DModel:
+    """Build an untrained transformer whose blocks, of four heads of 32, begin as the identity."""
     transformer = QwenImageTransformer2DModel(
         patch_size=2,
         in_channels=4 * latent_channels,
         out_channels=latent_channels,
-        num_layers=6,
+        num_layers=layers,
         attention_head_dim=32,
         num_attention_heads=4,
         joint_attention_dim=128,
@@ -164,6 +169,20 @@ def new_transformer(latent_channels: int) -> QwenImageTransformer2DModel:
         nn.init.zeros_(module.weight)
         nn.init.zeros_(module.bias)
     return transformer
+
+
+def deepened(transformer: QwenImageTransformer2DModel, layers: int) -> QwenImageTransformer2DModel:
+    """Return a transformer of so many layers that does what this one does: the new ones, the last, do nothing yet.
+
+    Raises ValueError if that would be fewer layers than there are.
+    """
+    known = len(transformer.transformer_blocks)
+    if layers < known:
+        msg = f"--layers {layers}: the weights to begin with have {known} already; give {known} or more"
+        raise ValueError(msg)
+    deeper = new_transformer(transformer.config.out_channels, layers)
+    deeper.load_state_dict(deeper.state_dict() | transformer.state_dict())
+    return deeper
 
 
 class Models(nn.Module):
@@ -476,6 +495,8 @@ def start(work: Path, settings: Settings, device: torch.device) -> Training:
         )
     else:
         text_encoder, transformer = new_text_encoder(tokenizer), new_transformer(samples.latent_channels)
+    if settings.layers:
+        transformer = deepened(transformer, settings.layers)
     models = Models(text_encoder, transformer).to(device)
     training = Training(models, samples, template_prefix(tokenizer).to(device), settings)
     state = work / "transformer-run" / "state.pt"
