@@ -33,9 +33,10 @@ from qwen_image_daemon.render.renderer import (
 )
 from qwen_image_daemon.render.schedule import steps_that_run
 from qwen_image_daemon.settings import InboxSettings, OutboxSettings, SpoolSettings
+from qwen_image_daemon.spool.entry import DROPPED, Entry
 from qwen_image_daemon.spool.places import Place
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
-from qwen_image_daemon.spool.spool import DROPPED, Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 
 CATALOGUE = Catalogue(families={"demo": DEMO, "other": DEMO}, default="demo")
 QUICK = InboxSettings(settle_seconds=0.03, rescan_seconds=0.05)

@@ -18,8 +18,9 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from qwen_image_daemon.service.board import Board
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.identity import new_id
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 from qwen_image_daemon.spool.waiting import WaitingJobs
 from rooms import SMALL, Rooms
 

@@ -16,9 +16,9 @@ from qwen_image_daemon.outbox.publishing import publish
 from qwen_image_daemon.outbox.retrying import retryable
 from qwen_image_daemon.settings import OutboxSettings, SpoolSettings
 from qwen_image_daemon.spool.control import Controls
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
-from qwen_image_daemon.spool.spool import Entry
 from rooms import CATALOGUE, SMALL, Rooms, picture
 
 TWO = f'[defaults]\n{SMALL}[[jobs]]\nprompt = "one"\n[[jobs]]\nprompt = "two"\nname = "star"\n'

@@ -26,10 +26,10 @@ from qwen_image_daemon.render.renderer import Progress, Rendering, RenderRequest
 from qwen_image_daemon.service.board import Board
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import BY_FILE, Controls
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.places import MARKER, Place
 from qwen_image_daemon.spool.records import JobRecord
-from qwen_image_daemon.spool.spool import Entry
 from rooms import SMALL, Drawer, Rooms, picture, running
 
 CONFIG = Path(__file__).parents[2] / "config"

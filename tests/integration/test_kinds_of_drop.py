@@ -13,9 +13,10 @@ from qwen_image_daemon.inbox.loop import take_in
 from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.settings import SpoolSettings
 from qwen_image_daemon.spool.control import Controls
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import Outcome
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 from rooms import CATALOGUE, QUICK, Rooms, picture, running
 
 JOB = 'prompt = "a red circle"'

@@ -36,9 +36,9 @@ from qwen_image_daemon.render.renderer import (
 from qwen_image_daemon.render.warm_models import OpenModel
 from qwen_image_daemon.settings import LogSettings, ModelSettings, OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import Controls
+from qwen_image_daemon.spool.entry import INPUTS, Entry
 from qwen_image_daemon.spool.records import FileRecord, Outcome
 from qwen_image_daemon.spool.reports import RENDER_DEATH, RENDER_REPORT, CurrentJob, RenderDeath, RenderReport
-from qwen_image_daemon.spool.spool import INPUTS, Entry
 from rooms import CLEAN_UP, INFO, MEMORY, SMALL, Drawer, Opener, Rooms, picture, running
 
 FOUR = f'prompt = "x"\nnum_images = 4\nseed = 10\n{SMALL}'

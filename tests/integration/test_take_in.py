@@ -23,10 +23,10 @@ from qwen_image_daemon.inbox.waiting_notes import WaitingNotes
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.loop_control import GaveUp, LoopControl
 from qwen_image_daemon.settings import InboxSettings
+from qwen_image_daemon.spool.entry import DROPPED, Entry
 from qwen_image_daemon.spool.identity import new_id
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
-from qwen_image_daemon.spool.spool import DROPPED, Entry
 from rooms import CATALOGUE, QUICK, Rooms, job_of, picture, running
 
 JOB = 'prompt = "a red circle"'

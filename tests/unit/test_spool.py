@@ -9,9 +9,9 @@ import pytest
 from qwen_image_daemon.cli.watching import describe
 from qwen_image_daemon.render.renderer import StageSeconds
 from qwen_image_daemon.service.board import MOST_ITEMS, Board, summary
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import ErrorReport, FileRecord, ImageRecord, Outcome
 from qwen_image_daemon.spool.reports import RENDER_REPORT, LoadingModel, RenderReport
-from qwen_image_daemon.spool.spool import Entry
 from rooms import Rooms
 
 NOW = datetime(2026, 5, 17, 8, 30, tzinfo=UTC)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from qwen_image_daemon.spool.spool import Entry
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.waiting import WaitingJobs
 from rooms import SMALL, Rooms
 

@@ -36,9 +36,9 @@ from qwen_image_daemon.jobs.prompt_lists import MAX_LIST_BYTES
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.durable import copy_synced
+from qwen_image_daemon.spool.entry import DROPPED, INPUTS, Entry
 from qwen_image_daemon.spool.records import FileRecord, JobRecord, Outcome, ProblemRecord
 from qwen_image_daemon.spool.repeats import DoneBefore, Repeats, SameIdOtherContent
-from qwen_image_daemon.spool.spool import DROPPED, INPUTS, Entry
 
 log = structlog.get_logger(__name__)
 

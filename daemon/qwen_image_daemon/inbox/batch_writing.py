@@ -25,9 +25,10 @@ from qwen_image_daemon.jobs.parsing import MAX_JOB_BYTES
 from qwen_image_daemon.jobs.problems import Problem
 from qwen_image_daemon.jobs.resolution import resolve
 from qwen_image_daemon.logs import job_log
+from qwen_image_daemon.spool.entry import DROPPED, INPUTS, JOB, ORIGINALS, OUTCOME, Entry
 from qwen_image_daemon.spool.records import BatchPlace, FileRecord, JobRecord, Outcome, ProblemRecord
 from qwen_image_daemon.spool.repeats import DoneBefore, Repeats, SameIdOtherContent
-from qwen_image_daemon.spool.spool import DROPPED, INPUTS, JOB, ORIGINALS, OUTCOME, Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 

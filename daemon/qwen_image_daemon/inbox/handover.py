@@ -11,9 +11,10 @@ import structlog
 from qwen_image_daemon.inbox.claims import Claim, Claims
 from qwen_image_daemon.spool.batches import is_being_let_in
 from qwen_image_daemon.spool.durable import read_plain, sync_folder
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.identity import ID_LENGTH, time_of_id
 from qwen_image_daemon.spool.records import FileRecord, JobRecord
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 

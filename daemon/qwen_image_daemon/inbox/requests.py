@@ -11,8 +11,9 @@ from qwen_image_daemon.inbox.handover import hand_over
 from qwen_image_daemon.inbox.listing import Stamp
 from qwen_image_daemon.inbox.names import PAUSE_NAMES, is_cancel, kept_path, printable
 from qwen_image_daemon.spool.control import CANCEL_SUFFIX, Controls
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.identity import new_id
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 

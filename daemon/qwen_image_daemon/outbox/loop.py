@@ -16,10 +16,11 @@ from qwen_image_daemon.outbox.status import STATUS
 from qwen_image_daemon.settings import OutboxSettings, SpoolSettings
 from qwen_image_daemon.spool.clearing import forget_old_jobs
 from qwen_image_daemon.spool.durable import replace_content
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.places import Place
 from qwen_image_daemon.spool.records import ErrorReport
 from qwen_image_daemon.spool.reports import GIVE_OUT_REPORT, GiveOutReport, unwritten_is_logged
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 

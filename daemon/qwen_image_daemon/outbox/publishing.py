@@ -14,9 +14,9 @@ from qwen_image_daemon.outbox.clearing import building_folder
 from qwen_image_daemon.outbox.letters import letter_for
 from qwen_image_daemon.outbox.results import RESULT, JobResult, Timings, image_results
 from qwen_image_daemon.spool.durable import copy_synced, sync_folder, sync_tree
+from qwen_image_daemon.spool.entry import IMAGES, INPUTS, LOG, ORIGINALS, Entry
 from qwen_image_daemon.spool.identity import slug
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord, JobRecord, Outcome
-from qwen_image_daemon.spool.spool import IMAGES, INPUTS, LOG, ORIGINALS, Entry
 
 FAILED, CANCELLED = "failed", "cancelled"
 """Folders of the outbox for what did not succeed."""

@@ -20,9 +20,9 @@ from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
 from qwen_image_daemon.render.trial_pictures import warm_up_request
 from qwen_image_daemon.render.warm_models import WarmModels
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import JobRecord, Outcome
 from qwen_image_daemon.spool.reports import LoadingModel, RenderReport
-from qwen_image_daemon.spool.spool import Entry
 
 log = structlog.get_logger(__name__)
 

@@ -6,8 +6,9 @@ import structlog
 
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.spool.control import Controls
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import ImageRecord, Outcome
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 

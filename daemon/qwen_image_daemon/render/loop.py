@@ -28,9 +28,10 @@ from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.warm_models import OpenModel, WarmModels
 from qwen_image_daemon.settings import OutboxSettings, RenderSettings
 from qwen_image_daemon.spool.control import Controls, PauseCause, who_paused
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import ErrorReport, Outcome
 from qwen_image_daemon.spool.reports import Activity, RenderReport, unwritten_is_logged
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 from qwen_image_daemon.spool.waiting import WaitingJob, WaitingJobs
 
 log = structlog.get_logger(__name__)

@@ -8,9 +8,10 @@ import structlog
 from qwen_image_daemon.logs import job_log
 from qwen_image_daemon.render.renderer import MemoryInfo
 from qwen_image_daemon.spool.control import Controls
+from qwen_image_daemon.spool.entry import LOST, Entry
 from qwen_image_daemon.spool.records import ErrorReport
 from qwen_image_daemon.spool.reports import RENDER_DEATH, RenderDeath
-from qwen_image_daemon.spool.spool import LOST, Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 
 log = structlog.get_logger(__name__)
 

@@ -13,8 +13,8 @@ from qwen_image_daemon.jobs.models import Output, OutputFormat
 from qwen_image_daemon.jobs.resolution import EffectiveParameters
 from qwen_image_daemon.render.encoding import encode
 from qwen_image_daemon.render.renderer import Rendering
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import FileRecord, ImageRecord
-from qwen_image_daemon.spool.spool import Entry
 
 SUFFIXES: Mapping[OutputFormat, str] = MappingProxyType({"png": "png", "webp": "webp", "jpeg": "jpg"})
 _MOST_PENDING = 4

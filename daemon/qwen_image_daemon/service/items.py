@@ -8,9 +8,10 @@ from typing import Final
 from pydantic import ConfigDict
 
 from qwen_image_daemon.outbox.status import QueueItem, QueueStatus
+from qwen_image_daemon.spool.entry import Entry
 from qwen_image_daemon.spool.records import JobRecord, OutcomeStatus, Record
 from qwen_image_daemon.spool.reports import TAKE_IN_REPORT, TakeInReport
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.spool import Spool
 from qwen_image_daemon.spool.waiting import WaitingJob, WaitingJobs
 
 MOST_ENDED: Final = 10

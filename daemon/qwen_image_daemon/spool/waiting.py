@@ -9,7 +9,8 @@ from datetime import datetime
 from math import inf
 from typing import Final
 
-from qwen_image_daemon.spool.spool import Entry, Spool
+from qwen_image_daemon.spool.entry import Entry
+from qwen_image_daemon.spool.spool import Spool
 
 _SHARE_OF_LISTING: Final = 20
 """The next listing comes after so many times the last one's duration: 5 % of the time at most goes into it."""
