@@ -29,7 +29,7 @@ from qwen_image_daemon.render.mapped_files import are_mapped
 from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
-from qwen_image_daemon.render.packed_layers import formats_in
+from qwen_image_daemon.render.packed_layers import formats_in, parameters_of
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
 from qwen_image_daemon.render.quantised_files import (
@@ -308,6 +308,7 @@ class DiffusersRenderer:
             # A head that is still there is needed: the layered model describes pictures.
             text_encoder=sizes.text_encoder + sizes.text_encoder_head,
             is_quantised=bool(formats_of(pipeline.transformer) or formats_in(pipeline.transformer)),
+            squeezed=parameters_of(pipeline.transformer) / sizes.transformer,
             mapped=are_mapped((each.data_ptr(), each.nbytes) for part in weights for each in part.values()),
         )
         transformer = pipeline.transformer

@@ -6,6 +6,7 @@ weights moves, streams and maps them like any others.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import nn
@@ -36,7 +37,7 @@ class PackedLinear(nn.Linear):
         nn.Module.__init__(self)
         self.kept = matrix.kept
         self.out_features, self.in_features = matrix.shape
-        self.bias = bias
+        self.register_parameter("bias", bias)
         self._precision = precision
         self._unpack = matrix.unpack
         self._parts = tuple(matrix.parts)
@@ -61,3 +62,11 @@ class PackedLinear(nn.Linear):
 def formats_in(component: nn.Module) -> list[str]:
     """Give the formats in which matrices of a component are packed, none where it was loaded otherwise."""
     return sorted({layer.kept for layer in component.modules() if isinstance(layer, PackedLinear)})
+
+
+def parameters_of(component: nn.Module) -> int:
+    """Count the parameters that a component computes with, whatever they are kept in."""
+    # Those of a matrix in a GGUF file are counted in bytes, and it knows what they stand for.
+    whole = (prod(getattr(each, "quant_shape", each.shape)) for each in component.parameters())
+    packed = (layer for layer in component.modules() if isinstance(layer, PackedLinear))
+    return sum(whole) + sum(layer.out_features * layer.in_features for layer in packed)

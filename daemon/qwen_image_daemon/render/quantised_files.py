@@ -16,11 +16,11 @@ _MAGIC: Final = b"GGUF"
 _UNNAMED: Final = "an unnamed method"
 _CURE: Final = (
     "Use a folder that bitsandbytes quantised (NF4 or int8), or the makers' checkpoint: with a GGUF file as the "
-    'model\'s transformer, or with render.quality = "allow-quantized", where weights are kept in fewer bits if they '
-    "do not fit otherwise."
+    'model\'s transformer, or with render.quality = "allow-quantized", where weights that do not fit are kept in '
+    "fewer bits."
 )
 _UNPACKED_BY: Final[Mapping[str, Library]] = MappingProxyType(
-    {"bitsandbytes": "bitsandbytes", "torchao": "torchao"}
+    {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "sdnq": "sdnq"}
 )
 """By the method that a configuration names."""
 UNPACKABLE: Final = ("transformer", "text_encoder")
@@ -54,7 +54,7 @@ def refuse_unusable(file: Path) -> None:
 
 def quantised_in(folder: Path) -> Mapping[str, str]:
     """Give the components of a checkpoint whose weights are in fewer bits, with the method that made it so."""
-    found = {file.parent.name: _described(file) for file in sorted(folder.glob("*/config.json"))}
+    found = {file.parent.name: quantisation_of(file.parent) for file in sorted(folder.glob("*/config.json"))}
     return {component: str(how.get("quant_method", _UNNAMED)) for component, how in found.items() if how}
 
 
@@ -64,7 +64,7 @@ def refuse_unusable_folder(folder: Path, source: str, file: Path | None) -> None
     `file` is that which stands for its transformer.
     """
     for component, method in quantised_in(folder).items():
-        _refuse_unusable(component, method, _described(folder / component / "config.json"), source)
+        _refuse_unusable(component, method, quantisation_of(folder / component), source)
         if component == "transformer" and file is not None:
             raise ModelUnavailable(
                 f"The transformer of {source} is quantised itself; {file} cannot stand for it.",
@@ -74,7 +74,7 @@ def refuse_unusable_folder(folder: Path, source: str, file: Path | None) -> None
 
 def refuse_quantised_component(folder: Path, source: str) -> None:
     """Raise ModelUnavailable where a folder that is one component, a ControlNet, is in fewer bits."""
-    method = _described(folder / "config.json").get("quant_method")
+    method = quantisation_of(folder).get("quant_method")
     if method is not None:
         raise ModelUnavailable(
             f"{source} was quantised with {method}: this program draws with whole ControlNets only.",
@@ -90,8 +90,8 @@ def _refuse_unusable(component: str, method: str, how: Mapping[str, Any], source
     kind = _kind_of_torchao(how)
     if kind is not None and kind not in _WEIGHT_ONLY:
         raise ModelUnavailable(
-            f"The {component} of {source} was quantised with torchao's {kind}: of its kinds this program draws with "
-            f"{' and '.join(_WEIGHT_ONLY)} only.",
+            f"The {component} of {source} was quantised with torchao's {kind}: of its kinds this program "
+            f"draws with {' and '.join(_WEIGHT_ONLY)} only.",
             _CURE,
         )
     if not is_installed(library):
@@ -108,10 +108,10 @@ def _kind_of_torchao(how: Mapping[str, Any]) -> str | None:
     return str(inner.get("_type")) if isinstance(inner, dict) else None
 
 
-def _described(file: Path) -> dict[str, Any]:
+def quantisation_of(component: Path) -> dict[str, Any]:
     """Give what a component's configuration says of fewer bits; nothing where it does not."""
     try:
-        config: Any = json.loads(file.read_bytes())
+        config: Any = json.loads((component / "config.json").read_bytes())
     except (OSError, ValueError):
         # Loading it says so, with its name.
         return {}

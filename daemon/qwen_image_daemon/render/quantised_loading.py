@@ -1,7 +1,7 @@
 """Components whose folder has their weights in fewer bits: loaded with these bits, for computing in a precision.
 
-Not by diffusers and transformers, which make layers of the libraries' own, want a card for it, and keep scales out of
-reach of the one owner of all weights.
+Not by diffusers and transformers: they make layers of the libraries' own, want a card for it, and keep scales out
+of reach of the one owner of all weights.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,9 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from qwen_image_daemon.render.packed_files import Sorted, UnknownPacking, sort_out
 from qwen_image_daemon.render.packed_layers import PackedLinear
+from qwen_image_daemon.render.quantised_files import quantisation_of
 from qwen_image_daemon.render.renderer import ModelUnavailable
+from qwen_image_daemon.render.sdnq_files import sort_out_sdnq
 from qwen_image_daemon.render.weight_files import shards_of
 
 log = structlog.get_logger()
@@ -55,9 +57,8 @@ def load_quantised_text_encoder(kind: str, checkpoint: Path, precision: torch.dt
 
 def _filled(skeleton: Any, folder: Path, renamed: Callable[[str], str], precision: torch.dtype) -> Any:
     """Give the model with the weights of its files: packed matrices as they are, the others in the precision."""
-    found = _sorted(folder)
-    for layer, matrix in found.packed.items():
-        name = renamed(f"{layer}.weight").removesuffix(".weight")
+    found = _sorted(skeleton, folder, renamed, precision)
+    for name, matrix in found.packed.items():
         parent, _, own = name.rpartition(".")
         replaced = _module(skeleton, name)
         if not isinstance(replaced, nn.Linear) or (replaced.out_features, replaced.in_features) != matrix.shape:
@@ -67,7 +68,7 @@ def _filled(skeleton: Any, folder: Path, renamed: Callable[[str], str], precisio
             )
         setattr(skeleton.get_submodule(parent), own, PackedLinear(matrix, replaced.bias, precision))
     weights = {
-        renamed(name): tensor.to(precision) if tensor.is_floating_point() else tensor
+        name: tensor.to(precision) if tensor.is_floating_point() else tensor
         for name, tensor in found.others.items()
     }
     unexpected = skeleton.load_state_dict(weights, strict=False, assign=True).unexpected_keys
@@ -88,16 +89,27 @@ def _module(model: nn.Module, name: str) -> nn.Module | None:
         return None
 
 
-def _sorted(folder: Path) -> Sorted:
-    """Map a component's files into memory, and tell what is packed in them. Raises ModelUnavailable."""
+def _sorted(skeleton: Any, folder: Path, renamed: Callable[[str], str], precision: torch.dtype) -> Sorted:
+    """Map a component's files into memory, and tell what is packed in them. Raises ModelUnavailable.
+
+    Everything is named as it is in the model.
+    """
     tensors: dict[str, torch.Tensor] = {}
     notes: dict[str, str] = {}
     for file in shards_of(folder).files:
         with safe_open(file, framework="pt") as opened:
             notes |= opened.metadata() or {}
             tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
+    how = quantisation_of(folder)
     try:
-        return sort_out(tensors, notes)
+        if how["quant_method"] == "sdnq":
+            named = {renamed(name): tensor for name, tensor in tensors.items()}
+            return sort_out_sdnq(skeleton, how, named, precision)
+        found = sort_out(tensors, notes)
+        return Sorted(
+            {renamed(f"{name}.weight").removesuffix(".weight"): matrix for name, matrix in found.packed.items()},
+            {renamed(name): tensor for name, tensor in found.others.items()},
+        )
     except KeyError as error:
         why = f"lacks {error.args[0]}, a part of a packed matrix"
     except UnknownPacking as error:
@@ -113,6 +125,7 @@ def _todays_names(model: Any) -> Callable[[str], str]:
     there = model.state_dict()
 
     def renamed(name: str) -> str:
-        return rename_source_key(name, renamings, converters, model.base_model_prefix, there)[0]
+        found: str = rename_source_key(name, renamings, converters, model.base_model_prefix, there)[0]
+        return found
 
     return renamed
