@@ -73,7 +73,7 @@ def _packer(kept: Format) -> Pack:
 def _as_float8(matrix: torch.Tensor) -> Unpack:
     """Keep a matrix as eight-bit floats, each row with a power of two beside it.
 
-    Without one, what is smaller than 1/64 loses bits: 28 % of a layer's result where weights are spread by 0.002. To
+    Without one, what is smaller than 1/64 loses bits: 28 % of a result where weights are spread by 0.002. To
     multiply by a power of two rounds nothing.
     """
     largest = matrix.abs().amax(dim=-1, keepdim=True).float()
