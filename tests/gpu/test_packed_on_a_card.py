@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from quantised_folders import PACKINGS, Packing
 from qwen_image_daemon.render.packed_files import sort_out
 from qwen_image_daemon.render.packed_layers import PackedLinear
 from qwen_image_daemon.render.quantisers import is_installed
-from quantised_folders import PACKINGS, Packing
 
 pytestmark = [
     pytest.mark.gpu,

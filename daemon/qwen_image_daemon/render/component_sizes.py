@@ -43,8 +43,8 @@ class ComponentSizes:
     of so many parameters in the precision as take the same."""
 
     squeezed: float = 1.0
-    """How many parameters the transformer computes with for each that is counted: more than one where it is in fewer
-    bits. Headers alone do not say it."""
+    """How many parameters the transformer computes with for each that is counted: more than one in fewer bits, as
+    far as it is known; headers do not say it."""
 
     def with_transformer_of(self, parameters: int) -> "ComponentSizes":
         """Give the sizes where the transformer's weights, in fewer bits, take what so many parameters take."""

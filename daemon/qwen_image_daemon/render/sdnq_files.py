@@ -43,8 +43,11 @@ def sort_out_sdnq(
     config.quantization_device = config.return_device = None
     # It is done: nothing is to be chosen any more.
     config.add_skip_keys = config.use_dynamic_quantization = False
-    with init_empty_weights():
-        apply_sdnq_to_module(skeleton, config, torch_dtype=precision, pre_quantized=True)
+    try:
+        with init_empty_weights():
+            apply_sdnq_to_module(skeleton, config, torch_dtype=precision, pre_quantized=True)
+    except KeyError as error:
+        raise UnknownPacking(f"the installed sdnq does not know {error.args[0]}; a newer one may") from None
     left = dict(tensors)
     # As the library loads them: it turns back in float32 unless the checkpoint says otherwise.
     inner = torch.float32 if config.dequantize_fp32 else precision
