@@ -126,7 +126,7 @@ def test_what_the_files_headers_say_is_what_the_loaded_model_takes(copy: Path) -
 
     with opened(copy, "cpu") as renderer:
         entered, _ = renderer._entered
-        found = entered.ladder._model.sizes
+        found = entered._ladder._model.sizes
     counted = sizes_of_folder(copy, 4)
 
     assert counted.is_quantised
