@@ -13,7 +13,7 @@ from torch import nn
 
 State = dict[str, torch.Tensor]
 
-AS_THEY_ARE = ("embed_tokens", "lm_head", "pos_embed", "proj_out")
+AS_THEY_ARE = ("embed_tokens", "lm_head", "pos_embed", "addition_t_embedding", "proj_out")
 """What is no linear layer, and what those who quantise checkpoints leave whole."""
 
 
