@@ -66,6 +66,15 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+def _a_gguf_file(name: str) -> str:
+    if not name.endswith(".gguf"):
+        raise ValueError(
+            "only a GGUF file can stand here. A folder that bitsandbytes, torchao or SDNQ quantised is a source; "
+            "Nunchaku's files need kernels of their own: use a GGUF file or an NF4 folder in their place"
+        )
+    return name
+
+
 class ModelSettings(Section):
     """One model that jobs may name."""
 
@@ -83,7 +92,9 @@ class ModelSettings(Section):
     """A list of the checkpoint's files with their hashes, as sha256sum writes it, with paths relative to the
     checkpoint's folder; it may lie there, or elsewhere (absolute). Nothing is loaded where a file differs. A file
     CHECKSUMS in the folder is used by itself."""
-    transformer: Annotated[str, Field(pattern=r"\.gguf$")] | None = None
+    transformer: (
+        Annotated[str, AfterValidator(_a_gguf_file), Field(json_schema_extra={"pattern": r"\.gguf$"})] | None
+    ) = None
     """A GGUF file on this machine with the transformer in fewer bits, in place of the checkpoint's, of which all
     else is taken. Needs the extra gguf. Every result says that it is lossy, whatever render.quality says."""
 

@@ -1,6 +1,5 @@
 """Transformers in GGUF files: drawn with as what they hold, labelled lossy, refused where they cannot be used."""
 
-import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -149,18 +148,6 @@ def test_what_cannot_be_used_is_told_before_anything_is_loaded(
     without = refusal(rest, file)
     assert "needs gguf, which is not installed" in str(without)
     assert "pip install 'qwen-image-daemon[gguf]'" in without.fix
-
-
-@pytest.mark.parametrize("component", ["transformer", "text_encoder"])
-def test_a_folder_that_was_quantised_otherwise_is_refused(
-    component: str, tiny_checkpoint: Path, tmp_path: Path
-) -> None:
-    copy = Path(shutil.copytree(tiny_checkpoint, tmp_path / "copy"))
-    config = copy / component / "config.json"
-    how = {"quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True}}
-    config.write_text(json.dumps(json.loads(config.read_text()) | how))
-
-    assert f"The {component} of {copy} was quantised with bitsandbytes" in str(refusal(copy, None))
 
 
 def test_plan_counts_what_the_file_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

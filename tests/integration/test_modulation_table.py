@@ -187,7 +187,7 @@ def test_without_the_rows_nothing_of_the_weights_is_needed(tiny_family: Callable
     table = ModulationTable(pipeline.transformer, CPU)
     tabulated(pipeline, table)
 
-    kept = [(weight, weight.data) for weight in table.parameters()]
+    kept = [(weight, weight.data) for weight in table.weights()]
     for weight, data in kept:
         weight.data = torch.empty(0, dtype=data.dtype)
     drawn = tabulated(pipeline, table)

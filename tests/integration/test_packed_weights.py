@@ -40,11 +40,11 @@ def _without_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @torch.no_grad()
-def loss(kept: Format, precision: torch.dtype) -> float:
+def loss(kept: Format, precision: torch.dtype, spread: float = 1) -> float:
     """Give the error of a layer's result, as a part of the result."""
     noise = torch.Generator().manual_seed(0)
-    layer = nn.Linear(256, 192).to(precision)
-    layer.weight.data = torch.randn(192, 256, generator=noise).to(precision)
+    layer = nn.Linear(256, 192, bias=False).to(precision)
+    layer.weight.data = torch.randn(192, 256, generator=noise).to(precision) * spread
     given = torch.randn(8, 256, generator=noise).to(precision)
     expected = layer(given).float()
     original = layer.weight.data
@@ -62,6 +62,22 @@ def test_of_the_formats_the_one_that_comes_first_loses_least(precision: torch.dt
     assert list(kept) == list(LOST) == sorted(LOST, key=lambda each: LOST[each])
     for each in formats_at_hand():
         assert loss(each, precision) == pytest.approx(LOST[each], rel=0.25), each
+
+
+@pytest.mark.parametrize("spread", [100, 0.02, 1e-4])
+def test_how_large_the_weights_are_makes_no_difference(spread: float) -> None:
+    for each in formats_at_hand():
+        assert loss(each, torch.bfloat16, spread) == pytest.approx(LOST[each], rel=0.25), each
+
+
+def test_a_row_of_zeros_stays_one() -> None:
+    layer = nn.Linear(64, 64, bias=False, dtype=torch.float16)
+    layer.weight.data[7] = 0
+
+    with torch.no_grad():
+        Packed([Part(layer, [layer.weight])], "float8", CPU)
+
+        assert layer(torch.ones(1, 64, dtype=torch.float16))[0, 7] == 0
 
 
 def test_what_was_quantised_is_put_back_to_the_byte_and_nothing_stays(
@@ -129,5 +145,6 @@ def test_plan_says_which_library_would_help(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_every_library_has_its_extra() -> None:
-    assert set(EXTRAS) == set(get_args(Library))
+    # SDNQ is GPL-3.0, and comes along with nothing of this program.
+    assert set(EXTRAS) == set(get_args(Library)) - {"sdnq"}
     assert {made.library for made in QUANTISERS.values()} - {None} <= set(EXTRAS)

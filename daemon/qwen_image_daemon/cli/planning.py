@@ -24,6 +24,7 @@ from qwen_image_daemon.render.memory import (
     gib,
     lacking,
 )
+from qwen_image_daemon.render.quantised_files import quantised_in, refuse_unusable_folder
 from qwen_image_daemon.render.quantisers import QUANTISERS, formats_at_hand, how_to_install
 from qwen_image_daemon.render.renderer import ModelUnavailable
 from qwen_image_daemon.settings import ModelSettings, Precision, Quality
@@ -52,6 +53,9 @@ def print_plans(
     typer.echo(f"{settings.default_model}: one picture of {picture} in {precision}, {wanted}, {where}.")
     if chosen_model.transformer is not None:
         typer.echo(f"Lossy in each of them: the transformer is that of {chosen_model.transformer}.")
+    elif chosen_model.folder is not None:
+        for component, method in quantised_in(chosen_model.folder).items():
+            typer.echo(f"Lossy in each of them: the {component} was quantised with {method}.")
     typer.echo("\n".join(_lines(choice, sizes, work, precision, memory, wanted)))
     return FITS if choice.plan is not None else DOES_NOT_FIT
 
@@ -90,16 +94,16 @@ def _what_would_help(
 def _sizes_or_exit(name: str, model: ModelSettings, precision: Precision) -> ComponentSizes:
     file = model.transformer_file
     if file is None:
-        return _checkpoint_sizes_or_exit(name, model)
+        return _checkpoint_sizes_or_exit(name, model, precision)
     try:
         parameters = file.stat().st_size // BYTES[precision]
     except OSError as error:
         typer.echo(f"{name}: {file} could not be read: {error.strerror}. Set its transformer to a file.", err=True)
         raise typer.Exit(WRONG_USE) from None
-    return _checkpoint_sizes_or_exit(name, model).with_transformer_of(parameters)
+    return _checkpoint_sizes_or_exit(name, model, precision).with_transformer_of(parameters)
 
 
-def _checkpoint_sizes_or_exit(name: str, model: ModelSettings) -> ComponentSizes:
+def _checkpoint_sizes_or_exit(name: str, model: ModelSettings, precision: Precision) -> ComponentSizes:
     # Beside a file with the transformer its folder may hold none.
     if (model.folder is None or model.transformer is not None) and model.family in KNOWN_SIZES:
         return KNOWN_SIZES[model.family]
@@ -107,7 +111,8 @@ def _checkpoint_sizes_or_exit(name: str, model: ModelSettings) -> ComponentSizes
         typer.echo(f"{name}: its size is not known before it is here. Set its source to a folder.", err=True)
         raise typer.Exit(WRONG_USE)
     try:
-        return sizes_of_folder(model.folder)
+        refuse_unusable_folder(model.folder, model.source, None)
+        return sizes_of_folder(model.folder, BYTES[precision])
     except ModelUnavailable as error:
         typer.echo(f"{name}: {error} {error.fix}", err=True)
         raise typer.Exit(WRONG_USE) from None

@@ -6,11 +6,15 @@ from pathlib import Path
 from types import MappingProxyType
 
 from qwen_image_daemon.jobs.families import FamilyName
+from qwen_image_daemon.render.quantised_files import quantised_in
 from qwen_image_daemon.render.renderer import ModelUnavailable
-from qwen_image_daemon.render.weight_files import BrokenFile, shards_of, tensors_in
+from qwen_image_daemon.render.weight_files import BrokenFile, TensorEntry, shards_of, tensors_in
 
 _BLOCKS = "transformer_blocks."
 _HEAD = "lm_head."
+_FLOATS = ("F32", "BF16", "F16")
+_PARAMETERS = (".weight", ".bias")
+"""How the tensors end that are brought into the precision when they are loaded; scales stay as they are."""
 _FIX = "Fetch the checkpoint again, or the file that is named."
 
 
@@ -38,6 +42,10 @@ class ComponentSizes:
     """The transformer's weights are in fewer bits in the checkpoint itself. What they take is then counted as that
     of so many parameters in the precision as take the same."""
 
+    squeezed: float = 1.0
+    """How many parameters the transformer computes with for each that is counted: more than one in fewer bits, as
+    far as it is known; headers do not say it."""
+
     def with_transformer_of(self, parameters: int) -> "ComponentSizes":
         """Give the sizes where the transformer's weights, in fewer bits, take what so many parameters take."""
         return replace(
@@ -46,6 +54,7 @@ class ComponentSizes:
             modulation=self.modulation * parameters // self.transformer,
             block=self.block * parameters // self.transformer,
             is_quantised=True,
+            squeezed=self.transformer / parameters,
         )
 
     @property
@@ -91,18 +100,24 @@ KNOWN_SIZES: Mapping[FamilyName, ComponentSizes] = MappingProxyType(
 """For checkpoints that are not on this machine yet. Counted on the meta device, published configurations."""
 
 
-def sizes_of_folder(folder: Path) -> ComponentSizes:
-    """Add up what the folder's safetensors headers say.
+def sizes_of_folder(folder: Path, bytes_each: int = 2) -> ComponentSizes:
+    """Add up what the folder's safetensors headers say. Parameters are computed with in so many bytes each.
 
     Raises ModelUnavailable naming the file that is missing, cut short or unreadable.
     """
-    return sizes_of(*(_tensors_of(folder / name) for name in ("transformer", "text_encoder", "vae")))
+    quantised = quantised_in(folder)
+    counted = (
+        _as_many(folder / name, bytes_each) if name in quantised else _parameters_of(folder / name)
+        for name in ("transformer", "text_encoder", "vae")
+    )
+    return replace(sizes_of(*counted), is_quantised="transformer" in quantised)
 
 
 def parameters_in(place: Path) -> int:
     """Count the parameters in a safetensors file, or in those of a folder. Raises as `sizes_of_folder` does."""
     try:
-        return sum(_tensors_of(place).values() if place.is_dir() else tensors_in(place).values())
+        tensors = _tensors_of(place) if place.is_dir() else tensors_in(place)
+        return sum(tensor.parameters for tensor in tensors.values())
     except BrokenFile as fault:
         raise ModelUnavailable(f"{fault.place} could not be loaded: {fault}.", _FIX) from None
 
@@ -130,9 +145,25 @@ def _sum(tensors: Mapping[str, int], chosen: Callable[[str], bool]) -> int:
     return sum(count for name, count in tensors.items() if chosen(name))
 
 
-def _tensors_of(component: Path) -> dict[str, int]:
-    """Give the number of parameters of each tensor by its name, over all shards."""
+def _parameters_of(component: Path) -> dict[str, int]:
+    return {name: tensor.parameters for name, tensor in _tensors_of(component).items()}
+
+
+def _as_many(component: Path, bytes_each: int) -> dict[str, int]:
+    """Count what is packed, scales and all, as so many parameters as take the same."""
+    return {
+        name: tensor.parameters if _is_whole(name, tensor) else -(-tensor.size // bytes_each)
+        for name, tensor in _tensors_of(component).items()
+    }
+
+
+def _is_whole(name: str, tensor: TensorEntry) -> bool:
+    return tensor.format in _FLOATS and name.endswith(_PARAMETERS)
+
+
+def _tensors_of(component: Path) -> dict[str, TensorEntry]:
+    """Give each tensor by its name, over all shards."""
     try:
-        return {name: count for file in shards_of(component).files for name, count in tensors_in(file).items()}
+        return {name: tensor for file in shards_of(component).files for name, tensor in tensors_in(file).items()}
     except BrokenFile as fault:
         raise ModelUnavailable(f"{fault.place} could not be loaded: {fault}.", _FIX) from None

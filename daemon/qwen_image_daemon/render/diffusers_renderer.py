@@ -2,8 +2,9 @@
 
 import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -28,9 +29,16 @@ from qwen_image_daemon.render.mapped_files import are_mapped
 from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.packed_layers import formats_in, parameters_of
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
-from qwen_image_daemon.render.quantised_files import refuse_quantised_folder, refuse_unusable
+from qwen_image_daemon.render.quantised_files import (
+    UNPACKABLE,
+    quantised_in,
+    refuse_quantised_component,
+    refuse_unusable,
+    refuse_unusable_folder,
+)
 from qwen_image_daemon.render.quantisers import refuse_lacking
 from qwen_image_daemon.render.reading_in import read_in
 from qwen_image_daemon.render.remembered import Remembered
@@ -85,7 +93,7 @@ class DiffusersRenderer:
         """The model as a folder on this machine, once it is there."""
         self._remembered = Remembered.in_folder(lasting.state, settings.placement_retry_seconds)
         self._loaded: tuple[ArrangedModel, ModelInfo] | None = None
-        self._lossy_by: str | None = None
+        self._lossy_by: tuple[str, ...] = ()
         """What the checkpoint itself lost, if anything."""
         self._parts: dict[str, Part] = {}
         """What the next model may have in common with this one, by component."""
@@ -104,7 +112,7 @@ class DiffusersRenderer:
         file = self._model.transformer_file
         if file is not None:
             refuse_unusable(file)
-            self._refuse_quantising_again()
+            self._refuse_quantising_again(str(file))
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
         provided = translated(lambda: self._provided(device), self._loading_failure, self._telling.is_callers_own)
         self._local = _at(self._model, provided.folder)
@@ -161,7 +169,7 @@ class DiffusersRenderer:
         self._used = True
         self._stands_by = False
         rendering = loaded.draw(request, CallerProgress(progress), rendering_failure)
-        return rendering if self._lossy_by is None else _lossy(rendering, self._lossy_by)
+        return _lossy(rendering, self._lossy_by)
 
     def stand_by(self) -> None:
         """Leave the device, with all that lies on it, and lend out what another model may have in common."""
@@ -209,11 +217,11 @@ class DiffusersRenderer:
             raise RuntimeError("The renderer is used outside of its with block.")
         return self._loaded
 
-    def _refuse_quantising_again(self) -> None:
+    def _refuse_quantising_again(self, what: str) -> None:
         placement = self._settings.placement
         if placement != "auto" and PLAN_OF[placement].kept != "as loaded":
             raise ModelUnavailable(
-                f'render.placement = "{placement}" would quantise {self._model.transformer} a second time.',
+                f'render.placement = "{placement}" would quantise {what} a second time.',
                 "Choose an arrangement that qwen-image-daemon plan calls exact, or auto.",
             )
 
@@ -272,7 +280,9 @@ class DiffusersRenderer:
     def _provided(self, device: torch.device) -> Provided:
         """Bring the checkpoint onto this machine, look whether it is as it should be, and read it."""
         provided = provided_model(self._model, self._state, self._telling)
-        refuse_quantised_folder(provided.folder, self._model.source)
+        refuse_unusable_folder(provided.folder, self._model.source, self._model.transformer_file)
+        if "transformer" in quantised_in(provided.folder):
+            self._refuse_quantising_again(f"the transformer of {self._model.source}")
         read_in(provided.weights, free_memory(device).host, self._telling)
         return provided
 
@@ -288,20 +298,18 @@ class DiffusersRenderer:
 
     def _ladder(self, pipeline: Any, precision: Precision, memory: Memory) -> Ladder:
         parts = (pipeline.transformer, pipeline.text_encoder, pipeline.vae)
-        each = BYTES[precision]
-        sizes = sizes_of(
-            *({name: -(-tensor.nbytes // each) for name, tensor in part.named_parameters()} for part in parts)
-        )
-        # A head that is still there is needed: the layered model describes pictures.
-        formats = formats_of(pipeline.transformer)
-        self._lossy_by = f"transformer from {self._model.transformer} ({', '.join(formats)})" if formats else None
+        size = BYTES[precision]
+        # What is packed is a buffer of its layer.
+        weights = [dict(chain(part.named_parameters(), part.named_buffers())) for part in parts]
+        sizes = sizes_of(*({name: -(-each.nbytes // size) for name, each in part.items()} for part in weights))
+        self._lossy_by = self._lost_by(pipeline)
         sizes = replace(
             sizes,
+            # A head that is still there is needed: the layered model describes pictures.
             text_encoder=sizes.text_encoder + sizes.text_encoder_head,
-            is_quantised=bool(formats),
-            mapped=are_mapped(
-                (tensor.data_ptr(), tensor.nbytes) for part in parts for tensor in part.parameters()
-            ),
+            is_quantised=bool(formats_of(pipeline.transformer) or formats_in(pipeline.transformer)),
+            squeezed=parameters_of(pipeline.transformer) / sizes.transformer,
+            mapped=are_mapped((each.data_ptr(), each.nbytes) for part in weights for each in part.values()),
         )
         transformer = pipeline.transformer
         slices = hasattr(transformer, "set_attention_slice")
@@ -315,6 +323,17 @@ class DiffusersRenderer:
             unsliced=None if slices else f"{type(transformer).__name__} cannot compute attention in slices",
         )
         return Ladder(model, memory, self._settings, self._remembered)
+
+    def _lost_by(self, pipeline: Any) -> tuple[str, ...]:
+        """Say what of the checkpoint is in fewer bits, and where it comes from."""
+        file, source = self._model.transformer, self._model.source
+        gguf = formats_of(pipeline.transformer)
+        lost = [f"transformer from {file} ({', '.join(gguf)})"] if gguf else []
+        for component in UNPACKABLE:
+            found = formats_in(getattr(pipeline, component))
+            if found:
+                lost.append(f"{component} from {source} in {', '.join(found)}")
+        return tuple(lost)
 
     def _warm(
         self, pipeline: Any, precision: Precision, ladder: Ladder, return_unused: Callable[[], None]
@@ -330,6 +349,7 @@ class DiffusersRenderer:
 
             def opened() -> Any:
                 provided = provided_controlnet(settings, self._state, telling)
+                refuse_quantised_component(provided.folder, settings.source)
                 return load_controlnet(_at(settings, provided.folder), precision)
 
             def failure(fault: Exception) -> RenderError:
@@ -351,12 +371,14 @@ class DiffusersRenderer:
         )
 
 
-def _lossy(rendering: Rendering, lever: str) -> Rendering:
-    """Say that a picture is lossy by what the checkpoint lost, however it was arranged."""
+def _lossy(rendering: Rendering, levers: Iterable[str]) -> Rendering:
+    """Say that a picture is lossy by what the checkpoint lost, if anything, however it was arranged."""
     arrangement = rendering.arrangement
     if arrangement is None:
         return rendering
-    return replace(rendering, arrangement=arrangement.less_exact("lossy", lever))
+    for lever in levers:
+        arrangement = arrangement.less_exact("lossy", lever)
+    return replace(rendering, arrangement=arrangement)
 
 
 Checkpoint = TypeVar("Checkpoint", ModelSettings, ControlNetSettings)

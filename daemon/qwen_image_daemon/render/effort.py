@@ -21,7 +21,8 @@ def operations(sizes: ComponentSizes, width: int, work: Work, passes: int) -> fl
     prompt = _PROMPT_WITH_PICTURES if work.reference_pixels else _PROMPT
     tokens = (work.pixels + work.reference_pixels) / _PIXELS_PER_TOKEN + prompt
     # With a modulation of their own, words and pictures each go through layers of their own: half of all.
-    parameters = (sizes.transformer - sizes.modulation) / (2 if sizes.modulation else 1)
+    counted = (sizes.transformer - sizes.modulation) / (2 if sizes.modulation else 1)
+    parameters = counted * sizes.squeezed
     forward = 2 * parameters * tokens + 4 * tokens**2 * width * sizes.blocks
     return forward * passes + work.pixels * work.pictures * _DECODING_PER_PIXEL
 

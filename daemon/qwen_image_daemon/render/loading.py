@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import transformers
@@ -13,6 +14,8 @@ from transformers.utils import logging as transformers_logging
 from qwen_image_daemon.render.devices import DTYPES
 from qwen_image_daemon.render.gguf_transformer import load_gguf_transformer
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.quantised_files import quantised_in
+from qwen_image_daemon.render.quantised_loading import load_quantised_text_encoder, load_quantised_transformer
 from qwen_image_daemon.render.renderer import ModelUnavailable
 from qwen_image_daemon.render.wholeness import refuse_absent
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision
@@ -55,12 +58,16 @@ def load_pipeline(
     """
     _be_quiet()
     components = dict(at_hand)
+    quantised = {} if model.folder is None else quantised_in(model.folder)
     if "text_encoder" not in components:
-        components["text_encoder"] = _text_encoder(model, precision)
+        load_encoder = _quantised_text_encoder if "text_encoder" in quantised else _text_encoder
+        components["text_encoder"] = load_encoder(model, precision)
     if model.transformer_file is not None:
         components["transformer"] = load_gguf_transformer(
             model.transformer_file, _place(model), model.revision, DTYPES[precision]
         )
+    elif "transformer" in quantised:
+        components["transformer"] = load_quantised_transformer(Path(_place(model)), DTYPES[precision])
     pipeline = DiffusionPipeline.from_pretrained(
         _place(model),
         **components,
@@ -105,6 +112,11 @@ def _text_encoder(model: ModelSettings, precision: Precision) -> Any:
             "Fetch the checkpoint again; the file and its config.json do not belong together.",
         )
     return encoder
+
+
+def _quantised_text_encoder(model: ModelSettings, precision: Precision) -> Any:
+    kind = MODELS[model.family].text_encoder
+    return load_quantised_text_encoder(kind, Path(_place(model)), DTYPES[precision])
 
 
 def _be_quiet() -> None:

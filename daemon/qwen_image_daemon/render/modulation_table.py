@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from qwen_image_daemon.render import devices
+from qwen_image_daemon.render.streaming import tensors_of
 
 STREAMS: Final = ("img_mod", "txt_mod")
 
@@ -70,10 +71,10 @@ class ModulationTable:
             del layer.forward
         self._rows.clear()
 
-    def parameters(self) -> Iterator[torch.Tensor]:
+    def weights(self) -> Iterator[torch.Tensor]:
         """Give the weights that need not be on the device."""
         for _, _, layer in self._layers:
-            yield from layer.parameters()
+            yield from tensors_of(layer)
 
     def _origin(self) -> "_Origin":
         return _Origin.of([layer for _, _, layer in self._layers])
@@ -125,14 +126,14 @@ class ModulationTable:
 @contextmanager
 def _borrowed(layer: nn.Module, device: torch.device) -> Iterator[None]:
     """Have a layer's weights on the device inside. The host keeps them: nothing is copied back."""
-    kept = [(parameter, parameter.data) for parameter in layer.parameters()]
+    kept = [(tensor, tensor.data) for tensor in tensors_of(layer)]
     try:
-        for parameter, data in kept:
-            parameter.data = devices.onto(device, data)
+        for tensor, data in kept:
+            tensor.data = devices.onto(device, data)
         yield
     finally:
-        for parameter, data in kept:
-            parameter.data = data
+        for tensor, data in kept:
+            tensor.data = data
 
 
 def _key(timestep: torch.Tensor, condition: torch.Tensor | None) -> _Key:
@@ -151,7 +152,7 @@ class _Origin:
     @classmethod
     def of(cls, layers: Sequence[nn.Module]) -> "_Origin":
         """Look at the layers as they are now."""
-        parameters = [parameter for layer in layers for parameter in layer.parameters()]
+        tensors = [tensor for layer in layers for tensor in tensors_of(layer)]
         adapted: list[Any] = [
             part for layer in layers for part in layer.modules() if hasattr(part, "active_adapters")
         ]
@@ -164,7 +165,7 @@ class _Origin:
             )
             for part in adapted
         ]
-        return cls([ref(each) for each in parameters], [_version(each) for each in parameters], adapters)
+        return cls([ref(each) for each in tensors], [_version(each) for each in tensors], adapters)
 
     def is_same(self, other: "_Origin") -> bool:
         """Say whether nothing was changed between the two."""

@@ -9,13 +9,17 @@ device that a LoRA looks for. Packing works on the CPU, too.
 """
 
 from collections.abc import Callable, Sequence
-from typing import assert_never
+from typing import Final, assert_never
 
 import torch
 
 from qwen_image_daemon.render import devices
 from qwen_image_daemon.render.quantisers import Format
 from qwen_image_daemon.render.streaming import Part, Streamed
+
+_LARGEST_FLOAT8: Final = torch.finfo(torch.float8_e4m3fn).max
+_LEAST_STEP: Final = -24
+"""The smallest power of two that float16 has, for rows of nothing but zeros."""
 
 Unpack = Callable[[], torch.Tensor]
 Pack = Callable[[torch.Tensor], Unpack]
@@ -67,8 +71,16 @@ def _packer(kept: Format) -> Pack:
 
 
 def _as_float8(matrix: torch.Tensor) -> Unpack:
-    packed, precision = matrix.to(torch.float8_e4m3fn), matrix.dtype
-    return lambda: packed.to(precision)
+    """Keep a matrix as eight-bit floats, each row with a power of two beside it.
+
+    Without one, what is smaller than 1/64 loses bits: 28 % of a result where weights are spread by 0.002. To
+    multiply by a power of two rounds nothing.
+    """
+    largest = matrix.abs().amax(dim=-1, keepdim=True).float()
+    steps = (largest / _LARGEST_FLOAT8).log2().ceil().clamp(min=_LEAST_STEP)
+    scale = torch.exp2(steps).to(matrix.dtype)
+    packed, precision = (matrix / scale).to(torch.float8_e4m3fn), matrix.dtype
+    return lambda: packed.to(precision).mul_(scale)
 
 
 def _int8_packer() -> Pack:

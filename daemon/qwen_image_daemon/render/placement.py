@@ -19,7 +19,7 @@ from qwen_image_daemon.render.memory import Plan
 from qwen_image_daemon.render.modulation_table import ModulationTable
 from qwen_image_daemon.render.packed_weights import Packed
 from qwen_image_daemon.render.quantisers import Format
-from qwen_image_daemon.render.streaming import Part, Streamed, StreamedAhead
+from qwen_image_daemon.render.streaming import Part, Streamed, StreamedAhead, tensors_of
 
 log = structlog.get_logger()
 
@@ -34,7 +34,7 @@ class WeightPlacement:
         self._vae = vae
         self._guests: dict[str, nn.Module] = {}
         self._modules: tuple[nn.Module, ...] = (transformer, text_encoder, vae)
-        self._host = {tensor: tensor.data for module in self._modules for tensor in _tensors_of(module)}
+        self._host = {tensor: tensor.data for module in self._modules for tensor in tensors_of(module)}
         self._rests: dict[torch.Tensor, torch.Tensor] = {}
         """Tensors that are at work only at times, with what they are otherwise."""
         self._placed: dict[torch.Tensor, torch.Tensor] = {}
@@ -59,7 +59,7 @@ class WeightPlacement:
         aside: set[torch.Tensor] = set()
         if plan.table:
             self._table = ModulationTable(self._transformer, device)
-            aside = set(self._table.parameters())
+            aside = set(self._table.weights())
             self._rests |= {tensor: tensor.data for tensor in aside}
         if plan.encoder == "streamed":
             self._stream_encoder()
@@ -88,7 +88,7 @@ class WeightPlacement:
         """
         for stream in self._streams:
             stream.rest()
-        tensors = dict.fromkeys(chain.from_iterable(map(_tensors_of, (*self._modules, *self._guests.values()))))
+        tensors = dict.fromkeys(chain.from_iterable(map(tensors_of, (*self._modules, *self._guests.values()))))
         self._placed = {tensor: data for tensor, data in self._placed.items() if tensor in tensors}
         astray = 0
         for tensor in tensors:
@@ -104,7 +104,7 @@ class WeightPlacement:
 
     def beside_the_vae(self) -> list[torch.Tensor]:
         """Give the tensors that can go from the device while only the VAE is at work: the host has them, too."""
-        vae = dict.fromkeys(_tensors_of(self._vae))
+        vae = dict.fromkeys(tensors_of(self._vae))
         return [
             tensor
             for tensor, there in self._placed.items()
@@ -120,7 +120,7 @@ class WeightPlacement:
     @contextmanager
     def vae_on_the_host(self) -> Iterator[None]:
         """Let the VAE compute on the CPU inside."""
-        kept = [(tensor, tensor.data) for tensor in _tensors_of(self._vae)]
+        kept = [(tensor, tensor.data) for tensor in tensors_of(self._vae)]
         try:
             for tensor, data in kept:
                 tensor.data = devices.off(data)
@@ -133,14 +133,14 @@ class WeightPlacement:
         """Place a module that draws along (a ControlNet). The last one of its kind is let go of."""
         self.let_go(kind)
         self._guests[kind] = guest
-        self._host |= {tensor: tensor.data for tensor in _tensors_of(guest)}
+        self._host |= {tensor: tensor.data for tensor in tensors_of(guest)}
         self.settle()
         return guest
 
     def let_go(self, kind: str) -> None:
         """Forget the module of a kind that draws along, so that nothing here keeps it."""
         guest = self._guests.pop(kind, None)
-        for tensor in () if guest is None else _tensors_of(guest):
+        for tensor in () if guest is None else tensors_of(guest):
             self._host.pop(tensor, None)
             self._placed.pop(tensor, None)
 
@@ -164,15 +164,15 @@ class WeightPlacement:
     def _stream_encoder(self) -> None:
         """Stream the encoder by its layers; what is around them comes for the whole of its forward."""
         layers = _repeated(self._text_encoder)
-        in_layers = set(chain.from_iterable(map(_tensors_of, layers)))
-        around = [tensor for tensor in _tensors_of(self._text_encoder) if tensor not in in_layers]
-        self._stream([Part(layer, list(_tensors_of(layer))) for layer in layers])
+        in_layers = set(chain.from_iterable(map(tensors_of, layers)))
+        around = [tensor for tensor in tensors_of(self._text_encoder) if tensor not in in_layers]
+        self._stream([Part(layer, list(tensors_of(layer))) for layer in layers])
         self._stream([Part(self._text_encoder, around)])
 
     def _arrange_transformer(self, plan: Plan, aside: set[torch.Tensor], staying: int) -> None:
         transformer = self._transformer
         blocks = [
-            Part(block, [tensor for tensor in _tensors_of(block) if tensor not in aside])
+            Part(block, [tensor for tensor in tensors_of(block) if tensor not in aside])
             for block in transformer.transformer_blocks
         ]
         match plan.transformer:
@@ -180,7 +180,7 @@ class WeightPlacement:
                 if plan.kept != "as loaded":
                     self._pack(blocks, plan.kept)
             case "by turns":
-                self._by_turns = [tensor for tensor in _tensors_of(transformer) if tensor not in aside]
+                self._by_turns = [tensor for tensor in tensors_of(transformer) if tensor not in aside]
                 self._rests |= {tensor: tensor.data for tensor in self._by_turns}
             case "blocks streamed":
                 streamed = _spread(blocks, len(blocks) - staying)
@@ -224,11 +224,6 @@ def _spread(blocks: list[Part], count: int) -> list[Part]:
 
 def _is_same(tensor: torch.Tensor, expected: torch.Tensor) -> bool:
     return tensor.data_ptr() == expected.data_ptr() and tensor.device == expected.device
-
-
-def _tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
-    yield from module.parameters()
-    yield from module.buffers()
 
 
 def _own_tensors(module: nn.Module) -> Iterator[torch.Tensor]:

@@ -1,20 +1,38 @@
-"""Checkpoints whose weights are in fewer bits already: GGUF files are drawn with, others are refused. No torch.
+"""Checkpoints whose weights are in fewer bits already: which can be drawn with, and which are refused. No torch.
 
 The operator chose them, so `render.quality` is not asked; every result is labelled lossy all the same.
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
-from qwen_image_daemon.render.quantisers import how_to_install, is_installed
+from qwen_image_daemon.render.quantisers import Library, how_to_install, is_installed
 from qwen_image_daemon.render.renderer import ModelUnavailable
 
 _MAGIC: Final = b"GGUF"
+_UNNAMED: Final = "an unnamed method"
 _CURE: Final = (
-    "Set the source to the makers' checkpoint, and name a GGUF file as the model's transformer; or set "
-    'render.quality = "allow-quantized": weights are then kept in fewer bits where they do not fit otherwise.'
+    "Use a folder that bitsandbytes quantised (NF4 or int8), or the makers' checkpoint: with a GGUF file as the "
+    'model\'s transformer, or with render.quality = "allow-quantized", where weights that do not fit are kept in '
+    "fewer bits."
 )
+_UNPACKED_BY: Final[Mapping[str, Library]] = MappingProxyType(
+    {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "sdnq": "sdnq"}
+)
+"""By the method that a configuration names."""
+UNPACKABLE: Final = ("transformer", "text_encoder")
+"""The components that may be so."""
+_WEIGHT_ONLY: Final = ("Int8WeightOnlyConfig", "Float8WeightOnlyConfig")
+_WHY_NOT: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "nunchaku_lite": "only Nunchaku's own kernels compute with such weights, on some cards",
+        "svdquant": "only Nunchaku's own kernels compute with such weights, on some cards",
+    }
+)
+"""For methods that somebody may well come with; of the others it is only known that this program cannot."""
 
 
 def refuse_unusable(file: Path) -> None:
@@ -34,29 +52,70 @@ def refuse_unusable(file: Path) -> None:
         )
 
 
-def refuse_quantised_folder(folder: Path, source: str) -> None:
-    """Raise ModelUnavailable where a component of the checkpoint says that its weights are in fewer bits."""
-    for file in sorted(folder.glob("*/config.json")):
-        try:
-            config: Any = json.loads(file.read_bytes())
-        except (OSError, ValueError):
-            # Loading it says so, with its name.
-            continue
-        if isinstance(config, dict):
-            _refuse_quantised(config, file.parent.name, source)
+def quantised_in(folder: Path) -> Mapping[str, str]:
+    """Give the components of a checkpoint whose weights are in fewer bits, with the method that made it so."""
+    found = {file.parent.name: quantisation_of(file.parent) for file in sorted(folder.glob("*/config.json"))}
+    return {component: str(how.get("quant_method", _UNNAMED)) for component, how in found.items() if how}
 
 
-def _refuse_quantised(config: dict[str, Any], component: str, source: str) -> None:
-    """Raise ModelUnavailable where a component's configuration says that its weights are in fewer bits.
+def refuse_unusable_folder(folder: Path, source: str, file: Path | None) -> None:
+    """Raise ModelUnavailable where weights of the checkpoint are in fewer bits in a way that is of no use here.
 
-    Their libraries keep scales beside the tensors, out of reach of the one owner of all weights: moved to and fro,
-    they would be apart.
+    `file` is that which stands for its transformer.
     """
-    how = config.get("quantization_config")
-    if how:
-        named = how if isinstance(how, dict) else {}
-        method = named.get("quant_method", "an unnamed method")
+    for component, method in quantised_in(folder).items():
+        _refuse_unusable(component, method, quantisation_of(folder / component), source)
+        if component == "transformer" and file is not None:
+            raise ModelUnavailable(
+                f"The transformer of {source} is quantised itself; {file} cannot stand for it.",
+                "Set the source to the makers' checkpoint, or name no file as the model's transformer.",
+            )
+
+
+def refuse_quantised_component(folder: Path, source: str) -> None:
+    """Raise ModelUnavailable where a folder that is one component, a ControlNet, is in fewer bits."""
+    method = quantisation_of(folder).get("quant_method")
+    if method is not None:
         raise ModelUnavailable(
-            f"The {component} of {source} was quantised with {method}: this program cannot arrange such weights.",
+            f"{source} was quantised with {method}: this program draws with whole ControlNets only.",
+            "Set its source to the makers' ControlNet.",
+        )
+
+
+def _refuse_unusable(component: str, method: str, how: Mapping[str, Any], source: str) -> None:
+    library = _UNPACKED_BY.get(method)
+    if library is None or component not in UNPACKABLE:
+        why = _WHY_NOT.get(method, "this program cannot unpack such weights")
+        raise ModelUnavailable(f"The {component} of {source} was quantised with {method}: {why}.", _CURE)
+    kind = _kind_of_torchao(how)
+    if kind is not None and kind not in _WEIGHT_ONLY:
+        raise ModelUnavailable(
+            f"The {component} of {source} was quantised with torchao's {kind}: of its kinds this program "
+            f"draws with {' and '.join(_WEIGHT_ONLY)} only.",
             _CURE,
         )
+    if not is_installed(library):
+        raise ModelUnavailable(
+            f"The {component} of {source} was quantised with {library}, which is not installed.",
+            how_to_install(library),
+        )
+
+
+def _kind_of_torchao(how: Mapping[str, Any]) -> str | None:
+    """Give the class of a torchao configuration, as diffusers and transformers write it."""
+    kind = how.get("quant_type")
+    inner = kind.get("default") if isinstance(kind, dict) else None
+    return str(inner.get("_type")) if isinstance(inner, dict) else None
+
+
+def quantisation_of(component: Path) -> dict[str, Any]:
+    """Give what a component's configuration says of fewer bits; nothing where it does not."""
+    try:
+        config: Any = json.loads((component / "config.json").read_bytes())
+    except (OSError, ValueError):
+        # Loading it says so, with its name.
+        return {}
+    how = config.get("quantization_config") if isinstance(config, dict) else None
+    if not how:
+        return {}
+    return how if isinstance(how, dict) else {"quant_method": _UNNAMED}

@@ -10,7 +10,7 @@ from qwen_image_daemon.render.renderer import ModelUnavailable
 
 Format = Literal["as loaded", "float8", "int8", "nf4"]
 """How a matrix of the transformer is kept while it is not at work."""
-Library = Literal["torchao", "bitsandbytes", "gguf"]
+Library = Literal["torchao", "bitsandbytes", "gguf", "sdnq"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,8 +25,8 @@ class Quantiser:
 
 QUANTISERS: Final[Mapping[Format, Quantiser]] = MappingProxyType(
     {
-        "float8": Quantiser(None, 8),
-        # One float32 for each row; the shortest has 3072 parameters.
+        # One more number for each row; the shortest has 3072 parameters.
+        "float8": Quantiser(None, 8 + 32 / 3072),
         "int8": Quantiser("torchao", 8 + 32 / 3072),
         # One byte for 64 parameters, and one float32 for 256 such bytes.
         "nf4": Quantiser("bitsandbytes", 4 + 8 / 64 + 32 / (64 * 256)),
@@ -34,7 +34,7 @@ QUANTISERS: Final[Mapping[Format, Quantiser]] = MappingProxyType(
 )
 
 EXTRAS: Final[Mapping[Library, str]] = MappingProxyType({"torchao": "int8", "bitsandbytes": "nf4", "gguf": "gguf"})
-"""Of this package, that bring a library along. They are called after what they are for."""
+"""Of this package, that bring a library along. They are called after what they are for. None brings SDNQ."""
 
 
 def is_installed(library: Library) -> bool:
@@ -51,7 +51,9 @@ def formats_at_hand() -> frozenset[Format]:
 
 def how_to_install(library: Library) -> str:
     """Say in one sentence what brings a library along."""
-    return f"Install it in the daemon's environment: pip install 'qwen-image-daemon[{EXTRAS[library]}]'."
+    # SDNQ is GPL-3.0: who wants it fetches it himself.
+    package = f"'qwen-image-daemon[{EXTRAS[library]}]'" if library in EXTRAS else library
+    return f"Install it in the daemon's environment: pip install {package}."
 
 
 def refuse_lacking(wanted: Format, setting: str) -> None:

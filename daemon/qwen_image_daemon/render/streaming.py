@@ -4,7 +4,7 @@ At rest they lie in host memory, or on the device in fewer bits. Nothing is copi
 and only the working copy is dropped. The hooks are torch's own; the second one is called after a failure, too.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -118,3 +118,9 @@ class StreamedAhead(Streamed):
             return
         with self._streams.stream(self._side):
             self._coming[place] = super()._copies(place), self._side.record_event()
+
+
+def tensors_of(module: nn.Module) -> Iterator[torch.Tensor]:
+    """Give all that a module computes with, which has to be where it computes."""
+    yield from module.parameters()
+    yield from module.buffers()

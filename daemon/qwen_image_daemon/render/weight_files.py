@@ -37,6 +37,17 @@ class Shards:
         return [tensor for tensor, name in self.placed.items() if name == file.name]
 
 
+@dataclass(frozen=True, slots=True)
+class TensorEntry:
+    """What a header says of one tensor."""
+
+    parameters: int
+    size: int
+    """In bytes."""
+    format: str
+    """As safetensors names it: BF16, F32, U8 and so on."""
+
+
 def shards_of(component: Path) -> Shards:
     """Say which files a component's weights are in, there or not. Raises BrokenFile where nothing says so."""
     indexes = sorted(component.glob("*.safetensors.index.json"))
@@ -55,8 +66,8 @@ def shards_of(component: Path) -> Shards:
     return Shards(tuple(component / name for name in sorted(set(placed.values()))), placed)
 
 
-def tensors_in(file: Path) -> dict[str, int]:
-    """Give each tensor's number of parameters, from the header. Raises BrokenFile where the file is not whole."""
+def tensors_in(file: Path) -> dict[str, TensorEntry]:
+    """Give each tensor by its name, from the header. Raises BrokenFile where the file is not whole."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
@@ -72,12 +83,17 @@ def tensors_in(file: Path) -> dict[str, int]:
         header: dict[str, Any] = json.loads(text)
         header.pop("__metadata__", None)
         expected = _LENGTH_BYTES + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        tensors = {name: prod(entry["shape"]) for name, entry in header.items()}
+        tensors = {name: _entry(**entry) for name, entry in header.items()}
     except (ValueError, KeyError, TypeError, AttributeError, IndexError):
         raise BrokenFile(file, "it does not begin as a safetensors file does") from None
     if found != expected:
         raise BrokenFile(file, f"it has {found} bytes instead of {expected}")
     return tensors
+
+
+def _entry(dtype: str, shape: list[int], data_offsets: list[int]) -> TensorEntry:
+    begin, end = data_offsets
+    return TensorEntry(prod(shape), end - begin, dtype)
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -1,0 +1,44 @@
+"""Matrices that somebody else packed, turned back on a card as on the CPU."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from quantised_folders import PACKINGS, Packing
+from qwen_image_daemon.render.packed_files import sort_out
+from qwen_image_daemon.render.packed_layers import PackedLinear
+from qwen_image_daemon.render.quantisers import is_installed
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+]
+
+
+def _needs(library: Any) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(not is_installed(library), reason=f"{library} is not installed")
+
+
+@pytest.mark.parametrize(
+    "packing", [pytest.param(each, marks=_needs(each.library), id=name) for name, each in PACKINGS.items()]
+)
+@torch.no_grad()
+def test_a_matrix_is_turned_back_on_the_card_as_on_the_cpu(packing: Packing) -> None:
+    layer = nn.Linear(3072, 512, bias=False, dtype=torch.bfloat16)
+    layer.weight.data.normal_(std=0.02, generator=torch.Generator().manual_seed(0))
+    written, notes = packing.written(layer)
+    found = sort_out(
+        {f"layer.{name}": tensor for name, tensor in written.items()},
+        {f"layer.{name}": text for name, text in notes.items()},
+    )
+    packed = PackedLinear(found.packed["layer"], None, torch.bfloat16)
+    expected = packed.unpacked()
+
+    for part in packed.buffers():
+        part.data = part.data.to("cuda")
+
+    assert packed.weight.is_cuda
+    # A scale may be multiplied in another order: one step of bfloat16.
+    assert torch.allclose(packed.unpacked().cpu(), expected, rtol=2**-7, atol=0)
