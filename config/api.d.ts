@@ -907,13 +907,18 @@ export interface Arrangement {
   plan: string;
   /**
    * exact: the picture of an unlimited card, to the bit. float-drift: computed on another device than asked for,
-   * or in another order, whose rounding differs. lossy: with weights in fewer bits, or decoded in tiles.
+   * or in another order, whose rounding differs. lossy: with weights in fewer bits, or encoded or decoded in
+   * tiles.
    */
   exactness: "exact" | "float-drift" | "lossy";
   /**
    * What made it not exact, one sentence each without its full stop; none where it is exact.
    */
   levers: string[];
+  /**
+   * How the pictures that it is drawn from were encoded by the VAE, in the words of `decoding`.
+   */
+  encoding: string;
   /**
    * How it was decoded: whole; alone: with nothing else on the device; sliced: one layer after the other;
    * tiles-512, tiles-256, tiles-128: in tiles of so many pixels; cpu: on the CPU.

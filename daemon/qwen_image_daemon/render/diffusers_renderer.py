@@ -15,8 +15,7 @@ from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
 from qwen_image_daemon.render.cleaning import Cleaning
 from qwen_image_daemon.render.component_sizes import sizes_of
-from qwen_image_daemon.render.decode_ladder import DecodeLadder
-from qwen_image_daemon.render.devices import choose_device, give_back, lacking
+from qwen_image_daemon.render.devices import choose_device, give_back, is_the_hosts, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.gguf_transformer import formats_of
 from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
@@ -24,6 +23,7 @@ from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
+from qwen_image_daemon.render.making_room import Room
 from qwen_image_daemon.render.mapped_files import are_mapped
 from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import free_memory
@@ -54,6 +54,7 @@ from qwen_image_daemon.render.task_pipelines import TaskPipelines
 from qwen_image_daemon.render.telling import Telling
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
 from qwen_image_daemon.render.trial_pictures import trial_request
+from qwen_image_daemon.render.vae_ladder import VaeLadder
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision, RenderSettings
@@ -81,6 +82,7 @@ class DiffusersRenderer:
         self._state = lasting.state
         self._tell = lasting.tell
         self._telling = Telling(lasting.tell)
+        self._let_go_of_others = lasting.let_go_of_others
         self._local = model
         """The model as a folder on this machine, once it is there."""
         self._remembered = Remembered.in_folder(lasting.state, settings.placement_retry_seconds)
@@ -261,8 +263,9 @@ class DiffusersRenderer:
                 give_back(device)
                 self._heap.trim()
 
-            warm = self._warm(pipeline, precision, ladder, return_unused)
-            return ArrangedModel(warm, ladder, PeakMeter(device), device, return_unused)
+            room = Room(return_unused, self._let_go_of_others, is_shared=is_the_hosts(device))
+            warm = self._warm(pipeline, precision, ladder, room)
+            return ArrangedModel(warm, ladder, PeakMeter(device), device, room)
 
         loaded = translated(opened, self._loading_failure, self._telling.is_callers_own)
         self._telling(Loading("arrange"))
@@ -316,9 +319,7 @@ class DiffusersRenderer:
         )
         return Ladder(model, memory, self._settings, self._remembered)
 
-    def _warm(
-        self, pipeline: Any, precision: Precision, ladder: Ladder, return_unused: Callable[[], None]
-    ) -> WarmPipeline:
+    def _warm(self, pipeline: Any, precision: Precision, ladder: Ladder, room: Room) -> WarmPipeline:
         def controlnet(name: str) -> Any:
             settings = self._accessories.controlnets.get(name)
             if settings is None:
@@ -346,7 +347,7 @@ class DiffusersRenderer:
             pipelines,
             Loras(pipeline.transformer, type(pipeline), self._accessories.loras),
             PromptEncoder(pipeline, self._family),
-            DecodeLadder(pipeline, pipelines.placement, ladder, return_unused),
+            VaeLadder(pipeline, pipelines.placement, ladder, room),
             self._settings,
         )
 

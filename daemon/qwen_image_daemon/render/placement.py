@@ -112,7 +112,7 @@ class WeightPlacement:
         ]
 
     def leave_only_the_vae(self) -> None:
-        """Take off the device all that can go. It comes back with the next `settle`."""
+        """Take off the device all that can go while the VAE is at work. It comes back with the next `settle`."""
         for tensor in self.beside_the_vae():
             tensor.data = self._host[tensor]
             del self._placed[tensor]
@@ -146,13 +146,19 @@ class WeightPlacement:
 
     @contextmanager
     def denoising(self, scheduler: Any) -> Iterator[None]:
-        """Have the transformer ready inside."""
+        """Have the transformer ready inside. By turns it comes with its first forward: the VAE encodes before."""
+        waiting = [*self._by_turns]
+
+        def bring(*_: object) -> None:
+            while waiting:
+                tensor = waiting.pop()
+                tensor.data = devices.onto(self.device, self._rests[tensor])
+
         with ExitStack() as stack:
             if self._table is not None:
                 stack.enter_context(self._table.schedule(scheduler))
             stack.callback(self._lay_down)
-            for tensor in self._by_turns:
-                tensor.data = devices.onto(self.device, self._rests[tensor])
+            stack.enter_context(self._transformer.register_forward_pre_hook(bring))
             yield
 
     def _lay_down(self) -> None:

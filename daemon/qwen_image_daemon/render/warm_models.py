@@ -11,8 +11,9 @@ from qwen_image_daemon.render.renderer import Loading, OutOfMemory, Renderer
 
 log = structlog.get_logger(__name__)
 
-OpenModel = Callable[[str, Callable[[Loading], None]], Renderer]
-"""Gives the renderer of the model with this name, which tells how far its loading is once it is entered."""
+OpenModel = Callable[[str, Callable[[Loading], None], Callable[[], bool]], Renderer]
+"""Gives the renderer of the model with this name. It tells how far its loading is once it is entered; and it is
+given what unloads the models that stand by, for when the host's memory runs out."""
 
 
 def _free_bytes() -> int:
@@ -103,7 +104,7 @@ class WarmModels:
 
     def _entered(self, name: str, tell: Callable[[Loading], None]) -> Renderer:
         before = self._own()
-        renderer = self._open_model(name, tell).__enter__()
+        renderer = self._open_model(name, tell, self.let_go_of_others).__enter__()
         self._largest = max(self._largest, self._own() - before)
         return renderer
 

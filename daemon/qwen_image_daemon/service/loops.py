@@ -57,8 +57,8 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
 def _opener(settings: Settings, options: Options, state: Path) -> OpenModel:
     accessories, lasting = Accessories.of(settings), Lasting(state, HandedOver())
 
-    def open_model(name: str, tell: Callable[[Loading], None]) -> Renderer:
-        model, told = settings.models[name], replace(lasting, tell=tell)
-        return open_renderer(model, settings.render, accessories, told, dry_run=options.dry_run)
+    def open_model(name: str, tell: Callable[[Loading], None], let_go_of_others: Callable[[], bool]) -> Renderer:
+        given = replace(lasting, tell=tell, let_go_of_others=let_go_of_others)
+        return open_renderer(settings.models[name], settings.render, accessories, given, dry_run=options.dry_run)
 
     return open_model
