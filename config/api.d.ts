@@ -1040,6 +1040,11 @@ export interface MemoryInfo {
    */
   peak_bytes: number | null;
   /**
+   * Of what tensors hold on the device: copies of the transformers of models that stand by. They go as soon as
+   * the model at work needs the room.
+   */
+  standing_by_bytes: number;
+  /**
    * Free within the process's heap, where the C library keeps it for later. Some of it may have been handed back
    * to the system already, which nobody counts. null where it is not known: only glibc tells.
    */

@@ -952,7 +952,7 @@ def test_how_far_loading_is_is_reported_until_something_is_drawn(rooms: Rooms) -
     rooms.admit("job")
     seen: list[RenderReport] = []
 
-    drain(rooms, lambda _, tell: LoadingDrawer(tell, lambda: seen.append(report(rooms))))
+    drain(rooms, lambda _, tell, __: LoadingDrawer(tell, lambda: seen.append(report(rooms))))
 
     loading, drawing = seen
     assert (loading.activity, loading.model_name) == ("loading", "demo")
@@ -965,7 +965,7 @@ def test_a_stop_while_a_model_is_fetched_leaves_the_job_in_the_queue(rooms: Room
     rooms.admit("job")
     stopping = Stopping()
 
-    def stopped(_: str, tell: Callable[[Loading], None]) -> Renderer:
+    def stopped(_: str, tell: Callable[[Loading], None], __: Callable[[], bool]) -> Renderer:
         stopping.ask()
         return LoadingDrawer(tell, lambda: pytest.fail("It was loaded all the same."))
 
@@ -987,7 +987,7 @@ def test_loading_that_gets_on_is_no_hang(rooms: Rooms) -> None:
         beats.clear()
         return LoadingDrawer(tell, lambda: None)
 
-    def opened(name: str, tell: Callable[[Loading], None]) -> Renderer:
+    def opened(name: str, tell: Callable[[Loading], None], _: Callable[[], bool]) -> Renderer:
         drawer = loaded(name, tell)
         tell(Loading("arrange"))
         assert beats == [4321.0]

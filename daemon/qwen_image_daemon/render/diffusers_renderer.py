@@ -28,6 +28,7 @@ from qwen_image_daemon.render.mapped_files import are_mapped
 from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
 from qwen_image_daemon.render.quantised_files import refuse_quantised_folder, refuse_unusable
@@ -83,6 +84,7 @@ class DiffusersRenderer:
         self._tell = lasting.tell
         self._telling = Telling(lasting.tell)
         self._let_go_of_others = lasting.let_go_of_others
+        self._parking = lasting.parking
         self._local = model
         """The model as a folder on this machine, once it is there."""
         self._remembered = Remembered.in_folder(lasting.state, settings.placement_retry_seconds)
@@ -139,6 +141,8 @@ class DiffusersRenderer:
         device = loaded.device
         if self._handed_over is not None:
             self._handed_over.take_back(self)
+        if self._parking is not None:
+            self._parking.forget(self)
         if not self._stands_by:
             # What is handed over is whole and in host memory, however this model was arranged.
             loaded.warm.forget_arrangement()
@@ -162,18 +166,30 @@ class DiffusersRenderer:
         loaded, _ = self._entered
         self._used = True
         self._stands_by = False
+        if self._parking is not None:
+            self._parking.forget(self)
         rendering = loaded.draw(request, CallerProgress(progress), rendering_failure)
         return rendering if self._lossy_by is None else _lossy(rendering, self._lossy_by)
 
     def stand_by(self) -> None:
-        """Leave the device, with all that lies on it, and lend out what another model may have in common."""
+        """Leave the device, but for a copy of the transformer where that may stay, and lend out what is shared."""
         loaded, _ = self._entered
-        loaded.warm.forget_arrangement()
         loaded.warm.forget_guests()
+        self._park(loaded)
         self._stands_by = True
         if self._handed_over is not None:
             self._handed_over.lend(self, self._shareable(loaded))
         give_back(loaded.device)
+
+    def _park(self, loaded: ArrangedModel) -> None:
+        parking = self._parking
+        # On a device whose memory is the host's a copy would take what the host's own tensors are in.
+        if parking is None or not parking.is_open or is_the_hosts(loaded.device):
+            loaded.warm.forget_arrangement()
+            return
+        kept = loaded.warm.park()
+        if kept:
+            parking.keep(self, kept, loaded.warm.unpark)
 
     def clean_up(self) -> CleanUp:
         """Clear memory as `render.cleanup` says. Raises DeviceLost where the accelerator is gone."""
@@ -192,18 +208,25 @@ class DiffusersRenderer:
 
         done = translated(cleaned, rendering_failure)
         # Each picture begins the device's peak anew; the report tells that of all of them.
-        peak = {"peak_bytes": loaded.meter.reported(done.left.peak_bytes)}
+        told = {
+            "peak_bytes": loaded.meter.reported(done.left.peak_bytes),
+            "standing_by_bytes": self._kept_by_others,
+        }
         plan, _ = loaded.warm.arranged
         return done.model_copy(
             update={
                 "arrangement": None if plan is None else plan.name,
-                "found": done.found.model_copy(update=peak),
-                "left": done.left.model_copy(update=peak),
+                "found": done.found.model_copy(update=told),
+                "left": done.left.model_copy(update=told),
             }
         )
 
     def _shareable(self, loaded: ArrangedModel) -> dict[Part, Any]:
         return {part: loaded.warm.component(name) for name, part in self._parts.items()}
+
+    @property
+    def _kept_by_others(self) -> int:
+        return 0 if self._parking is None else self._parking.bytes_beside(self)
 
     @property
     def _entered(self) -> tuple[ArrangedModel, ModelInfo]:
@@ -255,6 +278,9 @@ class DiffusersRenderer:
             at_hand = self._claimed(device, precision)
             # Once the model before it is gone, and before anything of this one is there.
             memory = free_memory(device)
+            if memory.device is not None:
+                # What others keep there goes where this one needs it.
+                memory = replace(memory, device=memory.device + self._kept_by_others)
             pipeline = load_pipeline(self._local, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             ladder = self._ladder(pipeline, precision, memory)
@@ -263,7 +289,13 @@ class DiffusersRenderer:
                 give_back(device)
                 self._heap.trim()
 
-            room = Room(return_unused, self._let_go_of_others, is_shared=is_the_hosts(device))
+            room = Room(
+                return_unused,
+                self._let_go_of_others,
+                is_the_hosts(device),
+                self._parking or Parking(),
+                owner=self,
+            )
             warm = self._warm(pipeline, precision, ladder, room)
             return ArrangedModel(warm, ladder, PeakMeter(device), device, room)
 

@@ -123,6 +123,15 @@ class Ladder:
                 return replace(rung, plan=candidate, staying=0, reason=str(error))
         return None
 
+    def free_beside(self, rung: Rung, request: RenderRequest) -> int | None:
+        """Say how many bytes of the device a picture leaves free, by the plan; None where it takes none of it."""
+        if self._memory.device is None or rung.plan.on_cpu:
+            return None
+        model = self._model
+        needs = claim(rung.plan, model.sizes, self._work(request), model.precision)
+        staying = rung.staying * block_bytes(rung.plan, model.sizes, model.precision)
+        return max(0, self._memory.device - needs.device - staying)
+
     @property
     def unsliced(self) -> str | None:
         """Say why attention cannot be computed in slices, or None where it can."""

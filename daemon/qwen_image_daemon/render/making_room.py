@@ -1,12 +1,15 @@
 """What is done about a shortage of memory before anything of the picture is given up for it. Imports no torch."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
+from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.renderer import HostOutOfMemory, OutOfMemory
 
-WITHOUT_OTHERS = "again, without the models that stood by"
-"""What is tried where there were some."""
+_AGAIN: Final = "again"
+_ALONE_ON_DEVICE: Final = "again, with nothing on the device of models that stand by"
+_WITHOUT_OTHERS: Final = "again, without the models that stood by"
 
 
 def nothing_stands_by() -> bool:
@@ -24,10 +27,31 @@ class Room:
     """Unloads the models that stand by, and says whether there were any."""
     is_shared: bool = False
     """Device and host have one memory."""
+    parking: Parking = field(default_factory=Parking)
+    owner: object = None
+    """The model whose room it is, as the parking knows it."""
 
-    def without_others(self, error: OutOfMemory) -> bool:
-        """Let go of the models that stand by, where they hold some of the memory that ran out.
+    @property
+    def kept_by_others(self) -> int:
+        """Bytes of the device that models which stand by hold."""
+        return self.parking.bytes_beside(self.owner)
 
-        They hold none of a device, but for one whose memory is the host's. Says whether there were any.
+    def make_way(self, free: int) -> None:
+        """Have others keep no more of the device than what is free beside the work that comes."""
+        if self.parking.leave_at_most(free, self.owner):
+            self.give_back()
+
+    def again(self, error: OutOfMemory, *, is_first: bool) -> str | None:
+        """Make room without giving anything up, and say how the same is tried again; None where that is no use.
+
+        What others keep on the device goes where that is short. They themselves go where the host is: they hold
+        nothing else of a device, but for one whose memory is the host's.
         """
-        return (self.is_shared or isinstance(error, HostOutOfMemory)) and self.let_go_of_others()
+        is_hosts = isinstance(error, HostOutOfMemory)
+        had_company = not is_hosts and self.parking.close(self.owner)
+        self.give_back()
+        if had_company:
+            return _ALONE_ON_DEVICE
+        if is_first:
+            return _AGAIN
+        return _WITHOUT_OTHERS if (is_hosts or self.is_shared) and self.let_go_of_others() else None

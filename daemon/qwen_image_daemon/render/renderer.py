@@ -135,6 +135,9 @@ class MemoryInfo(BaseModel):
     peak_bytes: int | None = None
     """The most that tensors held on the device since the last report; on the CPU the most that the process ever
     held. None where it is not known."""
+    standing_by_bytes: int = 0
+    """Of what tensors hold on the device: copies of the transformers of models that stand by. They go as soon as
+    the model at work needs the room."""
     idle_heap_bytes: int | None = None
     """Free within the process's heap, where the C library keeps it for later. Some of it may have been handed back
     to the system already, which nobody counts. None where it is not known: only glibc tells."""
@@ -357,7 +360,8 @@ class Renderer(Protocol):
     def stand_by(self) -> None:
         """Let go of the device, but not of what host memory holds: the next `render` takes it again.
 
-        Until then another renderer may have parts in common with this one, and draw with them.
+        What is kept on the device all the same goes whenever another renderer needs the room. Until then another
+        renderer may have parts in common with this one, and draw with them.
         """
         ...
 

@@ -17,7 +17,7 @@ from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render import devices
 from qwen_image_daemon.render.decoding import decoded
 from qwen_image_daemon.render.ladder import Ladder
-from qwen_image_daemon.render.making_room import WITHOUT_OTHERS, Room
+from qwen_image_daemon.render.making_room import Room
 from qwen_image_daemon.render.placement import WeightPlacement
 from qwen_image_daemon.render.renderer import HostOutOfMemory, OutOfMemory, RenderRequest
 from qwen_image_daemon.render.translation import shortage, translated
@@ -81,9 +81,9 @@ class VaeLadder:
     ) -> Decoded:
         """Decode the packed latents (1, tokens, channels) of a picture. `alive` is called before each try.
 
-        The first two tries are alike: in between, memory that nothing uses is given back. Where the host's ran out
-        another one is without the models that stand by. Raises OutOfMemory where no way is left, and else what
-        `decoding.decoded` raises.
+        The first two tries are alike: in between, room is made without giving anything up. Where the host's memory
+        ran out another one is without the models that stand by. Raises OutOfMemory where no way is left, and else
+        what `decoding.decoded` raises.
         """
         way = VaeWay("decoded")
 
@@ -142,12 +142,9 @@ class VaeLadder:
             try:
                 result = translated(partial(self._tried, rung, tried), shortage)
             except OutOfMemory as error:
-                self._room.give_back()
-                if not has_failed:
-                    has_failed, how = True, "again"
-                elif self._room.without_others(error):
-                    how = WITHOUT_OTHERS
-                else:
+                how = self._room.again(error, is_first=not has_failed)
+                has_failed = True
+                if how is None:
                     below = _below(rungs, error)
                     if below is None:
                         raise

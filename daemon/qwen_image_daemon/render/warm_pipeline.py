@@ -131,6 +131,15 @@ class WarmPipeline:
         self.forget()
         self._pipelines.placement.undo()
 
+    def park(self) -> int:
+        """Bring all back into host memory, but for a copy of the transformer. Gives its bytes on the device."""
+        self.forget()
+        return self._pipelines.placement.park()
+
+    def unpark(self) -> None:
+        """Drop the copy."""
+        self._pipelines.placement.unpark()
+
     def forget_guests(self) -> None:
         """Drop what was loaded beside the model for some pictures: a ControlNet."""
         self._pipelines.forget_controlnet()
