@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 from arranged import GUIDED, Shortage, drawn, insert, opened, pipeline_of, plan_of, rendered, steps_of
+from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.renderer import Arrangement, OutOfMemory, Rendering, RenderRequest
-from qwen_image_daemon.settings import PlanName, Quality, RenderSettings
-from tiny_models import Card, Computing, loaded, picture
+from qwen_image_daemon.render.renderer import Arrangement, Control, OutOfMemory, Rendering, RenderRequest
+from qwen_image_daemon.settings import ControlNetSettings, PlanName, Quality, RenderSettings
+from tiny_models import Card, Computing, loaded, picture, read_small_references
 
 WIDE = replace(GUIDED, width=192)
 """Larger than the smallest tiles."""
@@ -173,6 +174,35 @@ def test_how_it_could_be_encoded_is_remembered_apart_from_how_it_was_decoded(
         again = rendered(renderer, FROM_A_PICTURE)
         assert (how(again).encoding, how(again).decoding, steps_of(again)) == ("alone", "whole", ())
         assert again.image.tobytes() == expected
+
+
+DRAWN_FROM_PICTURES: dict[FamilyName, RenderRequest] = {
+    "qwen-image": replace(GUIDED, task="controlnet", control=Control(picture("teal"), "edges")),
+    "qwen-image-edit": replace(GUIDED, task="edit", references=(picture("teal"),)),
+    "qwen-image-edit-plus": replace(GUIDED, task="edit", references=(picture("teal"), picture("plum"))),
+    "qwen-image-2.1": replace(GUIDED, task="edit", references=(picture("teal"), picture("plum"))),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("family", DRAWN_FROM_PICTURES)
+def test_whatever_looks_at_pictures_encodes_them_by_the_ladder(
+    family: FamilyName, tiny_family: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read_small_references(monkeypatch, 64, 64)
+    controlnets = {"edges": ControlNetSettings(source=str(tiny_family("controlnet-union")))}
+    settings = RenderSettings(device="cpu", precisions=("float32",), placement="resident")
+    with loaded(family, tiny_family(family), controlnets=controlnets, settings=settings) as model:
+        expected = model.draw(DRAWN_FROM_PICTURES[family])
+        with short_in_encoder(model.renderer, 2):
+            short = model.draw(DRAWN_FROM_PICTURES[family])
+
+    assert how(short) == Arrangement(
+        plan="resident", exactness="exact", encoding="alone", steps_down=how(short).steps_down
+    )
+    assert len(steps_of(short)) == 2
+    assert short.image == expected.image
 
 
 @pytest.mark.usefixtures("card")

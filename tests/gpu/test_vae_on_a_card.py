@@ -1,4 +1,4 @@
-"""The ladder of decoding and the measured peaks on a real card: Qwen-Image's own VAE in full size, random weights.
+"""The ladder of the VAE and the measured peaks on a real card: Qwen-Image's own VAE in full size, random weights.
 
 The budgets are real: what the process may have of the card is cut with `set_per_process_memory_fraction`.
 """
@@ -25,7 +25,7 @@ from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.placement import WeightPlacement
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import RenderRequest
-from qwen_image_daemon.render.vae_ladder import Decoded, VaeLadder
+from qwen_image_daemon.render.vae_ladder import Decoded, VaeLadder, VaeWay
 from qwen_image_daemon.settings import Quality, RenderSettings
 
 pytestmark = [
@@ -145,6 +145,42 @@ def test_without_room_for_the_picture_it_is_decoded_as_the_settings_allow(
     assert len(short.way.steps_down) >= 2
     torch.cuda.set_per_process_memory_fraction(1.0, model.device)
     assert model.decoded().pictures == expected.pictures
+
+
+def test_without_room_beside_the_transformer_it_goes_while_a_picture_is_encoded_and_comes_back(
+    model: Model,
+) -> None:
+    pixels = torch.rand((1, 3, 1, SIZE.height, SIZE.width)).to(model.device, torch.bfloat16)
+
+    def encoded() -> tuple[torch.Tensor, VaeWay]:
+        model.placement.settle()
+        with torch.inference_mode(), model.ladder("lossless").encoding(REQUEST, lambda: None) as way:
+            return model.pipeline.vae.encode(pixels).latent_dist.mode(), way
+
+    give_back(model.device)
+    torch.cuda.reset_peak_memory_stats(model.device)
+    expected, way = encoded()
+    assert way.last_rung.name == "whole"
+    cut_to(model, torch.cuda.max_memory_reserved(model.device) - 2**28)
+
+    found, way = encoded()
+
+    assert way.last_rung.name == "alone"
+    assert torch.equal(found, expected)
+    assert next(model.pipeline.transformer.parameters()).device == model.device
+
+
+def test_a_transformer_that_was_left_on_the_card_is_taken_from_there(model: Model) -> None:
+    weight = model.pipeline.transformer.transformer_blocks[0].attn.to_q.weight
+    there = weight.data_ptr()
+
+    kept = model.placement.park()
+
+    assert kept > 2**30
+    assert weight.device.type == "cpu"
+    assert torch.cuda.memory_allocated(model.device) >= kept
+    model.placement.arrange(PLAN_OF["resident"], model.device)
+    assert weight.data_ptr() == there
 
 
 def test_the_peak_of_one_picture_is_measured_and_the_report_covers_all(model: Model) -> None:
