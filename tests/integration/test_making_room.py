@@ -101,6 +101,7 @@ def test_while_a_picture_is_decoded_they_go_before_it_is_cut_into_tiles(two: Loa
     )
 
 
+@pytest.mark.slow
 def test_where_that_is_not_enough_the_job_fails_alone(two: Loaded) -> None:
     both = two("resident", "lossless")
     expected = rendered(both.renderer)

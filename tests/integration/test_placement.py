@@ -167,6 +167,7 @@ class Fault:
 # --- the ladder -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("card")
 def test_memory_that_came_back_is_used_at_once(tiny_checkpoint: Path, expected: bytes) -> None:
     """The first rung: give back what nothing uses, and try the same again."""
     with opened(tiny_checkpoint) as renderer, Shortage(renderer, times=1):

@@ -34,7 +34,7 @@ EXACT: list[PlanName] = [
 ]
 """The way down of a model whose weights are what counts."""
 WITH_FEWER_BITS: list[PlanName] = [*EXACT[:5], "float8", "float8-table", *EXACT[5:]]
-OFTEN = {"encoder-streamed-table", "float8", "leaves"}
+OFTEN = {"float8", "leaves"}
 
 
 def each(way_down: list[PlanName]) -> list[Any]:

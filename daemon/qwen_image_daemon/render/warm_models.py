@@ -1,4 +1,4 @@
-"""The models that are kept loaded between jobs: one is drawn with, others stand by in host memory."""
+"""The models that are kept loaded between jobs: one is drawn with, others stand by."""
 
 from collections.abc import Callable
 from typing import Self
@@ -23,7 +23,8 @@ def _free_bytes() -> int:
 class WarmModels:
     """Keeps the models of the last jobs loaded, `most` of them; what was not needed for longest goes first.
 
-    Only the last one is on the device. The others cost next to nothing where their weights are mapped files, and
+    Only the last one is arranged on the device; of the others the transformers stay there while there is room. On
+    the host they cost next to nothing where their weights are mapped files, and
     as much host memory as they have weights where they were loaded in another precision than that of their files.
     So one more is kept only where the host has room for one that takes as much as the largest did so far.
     """
