@@ -907,13 +907,18 @@ export interface Arrangement {
   plan: string;
   /**
    * exact: the picture of an unlimited card, to the bit. float-drift: computed on another device than asked for,
-   * or in another order, whose rounding differs. lossy: with weights in fewer bits, or decoded in tiles.
+   * or in another order, whose rounding differs. lossy: with weights in fewer bits, or encoded or decoded in
+   * tiles.
    */
   exactness: "exact" | "float-drift" | "lossy";
   /**
    * What made it not exact, one sentence each without its full stop; none where it is exact.
    */
   levers: string[];
+  /**
+   * How the pictures that it is drawn from were encoded by the VAE, in the words of `decoding`.
+   */
+  encoding: string;
   /**
    * How it was decoded: whole; alone: with nothing else on the device; sliced: one layer after the other;
    * tiles-512, tiles-256, tiles-128: in tiles of so many pixels; cpu: on the CPU.
@@ -1034,6 +1039,11 @@ export interface MemoryInfo {
    * held. null where it is not known.
    */
   peak_bytes: number | null;
+  /**
+   * Of what tensors hold on the device: copies of the transformers of models that stand by. They go as soon as
+   * the model at work needs the room.
+   */
+  standing_by_bytes: number;
   /**
    * Free within the process's heap, where the C library keeps it for later. Some of it may have been handed back
    * to the system already, which nobody counts. null where it is not known: only glibc tells.

@@ -1,5 +1,6 @@
 """A tiny model in one of its arrangements, on a card short of memory: what the tests of the ladders share."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import Lasting
+from qwen_image_daemon.render.making_room import nothing_stands_by
 from qwen_image_daemon.render.memory import PLAN_OF
 from qwen_image_daemon.render.renderer import Progress, Rendering, RenderRequest
 from qwen_image_daemon.settings import ModelSettings, PlanName, RenderSettings
@@ -33,7 +35,11 @@ def insert(card: Card, patch: pytest.MonkeyPatch) -> None:
 
 
 def opened(
-    checkpoint: Path, placement: PlanName = "resident", state: Path | None = None, **settings: object
+    checkpoint: Path,
+    placement: PlanName = "resident",
+    state: Path | None = None,
+    let_go_of_others: Callable[[], bool] = nothing_stands_by,
+    **settings: object,
 ) -> DiffusersRenderer:
     return DiffusersRenderer(
         ModelSettings(family="demo", source=str(checkpoint)),
@@ -41,7 +47,7 @@ def opened(
             {"device": "cpu", "precisions": ("float32",), "placement": placement} | settings
         ),
         Accessories(),
-        Lasting(state),
+        Lasting(state, let_go_of_others=let_go_of_others),
     )
 
 

@@ -23,7 +23,6 @@ from qwen_image_daemon.loop_control import LoopControl, Stopping
 from qwen_image_daemon.outbox.loop import Outlet
 from qwen_image_daemon.render.renderer import (
     CleanUp,
-    Loading,
     MemoryInfo,
     ModelInfo,
     Progress,
@@ -194,7 +193,7 @@ class Opener:
         self.renderers = renderers
         self.opened: list[str] = []
 
-    def __call__(self, name: str, _tell: Callable[[Loading], None]) -> Drawer:
+    def __call__(self, name: str, *_: object) -> Drawer:
         """Give the renderer of that name."""
         self.opened.append(name)
         return self.renderers[name]

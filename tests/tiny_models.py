@@ -60,6 +60,8 @@ class Card:
     def __init__(self) -> None:
         self.budget: float = float("inf")
         self.peak = 0
+        self.came = 0
+        """Bytes that were brought onto it, whatever became of them."""
         self._held: dict[int, tuple[StorageWeakRef, int]] = {}
         """By the storage's address, which is not used again while the weak reference lives."""
         self._at_most = 0
@@ -76,6 +78,7 @@ class Card:
             self._refuse_beyond_budget(resting.nbytes)
             copy = resting.clone()
         self.note(copy)
+        self.came += copy.nbytes
         return copy
 
     def off(self, tensor: torch.Tensor) -> torch.Tensor:

@@ -278,7 +278,8 @@ class RenderSettings(Section):
     them. Not again after render.unload_after_seconds let go of them."""
     warm_models: Annotated[int, Field(ge=1, le=16)] = 1
     """How many models are kept loaded. One is on the device; the others stand by in host memory, where they cost
-    little if their files are in the precision that they are used in, and are let go of where memory runs out."""
+    little if their files are in the precision that they are used in, and are let go of where it runs out. Their
+    transformers stay on the device as long as there is room."""
     renew_growth_bytes: Annotated[int, Field(gt=0)] = 8 * 1024**3
     """The render process is replaced between two jobs when what five jobs in a row left in use, at least, is so
     much more than what the first five left, with the same model in the same arrangement: of the process's own

@@ -52,7 +52,7 @@ from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import HandedOver, Lasting
 from qwen_image_daemon.render.host_memory import own_bytes
 from qwen_image_daemon.render.loop import render_jobs
-from qwen_image_daemon.render.renderer import Loading, Progress, Renderer, Rendering, RenderRequest
+from qwen_image_daemon.render.renderer import Progress, Renderer, Rendering, RenderRequest
 from qwen_image_daemon.settings import Cleanup, RenderSettings, Settings, SpoolSettings
 from rooms import QUICK, Rooms, picture
 from tiny_models import read_small_references
@@ -248,7 +248,7 @@ def draw(folder: Path, jobs: int, cleanup: Cleanup) -> Feeder:
     feeder = Feeder(rooms, settings, jobs)
     accessories, lasting = Accessories.of(settings), Lasting(rooms.spool.state, HandedOver())
 
-    def open_model(name: str, _: Callable[[Loading], None]) -> Renderer:
+    def open_model(name: str, *_: object) -> Renderer:
         return FaultyRenderer(settings.models[name], settings.render, accessories, lasting)
 
     with _in_a_thread(feeder.run) as failures:

@@ -143,6 +143,20 @@ def test_plan_prints_every_plan_and_why_one_is_taken(box: Box) -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("vram", "told"),
+    [
+        ("141GB", "1 can keep a transformer of 38.1 GiB on the device, too."),
+        ("80GB", "none keeps its transformer on the device: there is no room beside this one."),
+    ],
+)
+def test_plan_says_what_models_that_stand_by_keep_on_the_device(box: Box, vram: str, told: str) -> None:
+    config = box.root / "two.toml"
+    config.write_text("[render]\nwarm_models = 2\n", encoding="utf-8")
+    done = called(box, "plan", "--config", str(config), "--vram", vram, "--ram", "128GiB")
+    assert done.stdout.splitlines()[-1] == f"Of 1 more that may stand by (render.warm_models) {told}"
+
+
 def test_plan_ends_with_1_where_nothing_fits(box: Box) -> None:
     done = called(box, "plan", "--vram", "8", "--ram", "1")
     assert done.returncode == 1

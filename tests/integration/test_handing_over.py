@@ -4,8 +4,9 @@ import gc
 import os
 import shutil
 import weakref
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from arranged import Shortage
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import SHAREABLE, HandedOver, Lasting
+from qwen_image_daemon.render.memory import Memory
+from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.renderer import Control
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, PlanName
 from tiny_models import PLAIN, SETTINGS, Card, TinyModel, loaded, picture
@@ -30,10 +34,11 @@ def renderer(
     *,
     family: FamilyName = "demo",
     placement: PlanName = "auto",
+    parking: Parking | None = None,
 ) -> DiffusersRenderer:
     model = ModelSettings(family=family, source=str(folder))
     settings = SETTINGS.model_copy(update={"placement": placement})
-    return DiffusersRenderer(model, settings, Accessories(), Lasting(handed_over=handed_over))
+    return DiffusersRenderer(model, settings, Accessories(), Lasting(handed_over=handed_over, parking=parking))
 
 
 @pytest.fixture
@@ -138,6 +143,114 @@ def test_models_that_stand_by_leave_the_device_share_their_parts_and_draw_as_bef
         assert TinyModel(first).bytes_of(PLAIN) == alone
     assert alone != other
     assert card.used == 0
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two models with a text encoder and a VAE in common, on a card, with what each draws alone."""
+
+    first: DiffusersRenderer
+    second: DiffusersRenderer
+    parking: Parking
+    first_alone: bytes
+    second_alone: bytes
+    all_of_one: int
+    """Bytes on the card while one of them is at work."""
+    transformer: int
+
+
+@pytest.fixture
+def paired(
+    tiny_checkpoint: Path, sibling: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[Card, int], AbstractContextManager[Pair]]:
+    @contextmanager
+    def pair(card: Card, spare: int) -> Iterator[Pair]:
+        """Let the plan see so many bytes more than what one model and the transformer of another one take."""
+        monkeypatch.setattr("qwen_image_daemon.render.devices.onto", card.onto)
+        for name in ("_FIXED", "_ENCODING", "_DENOISING_PER_TOKEN", "_DECODING_PER_PIXEL"):
+            # The estimates for computing are those of the real sizes: gibibytes.
+            monkeypatch.setattr(f"qwen_image_daemon.render.memory.{name}", 0)
+        with renderer(sibling) as alone:
+            components = TinyModel(alone).pipeline
+            one, transformer = (
+                sum(tensor.nbytes for part in parts for tensor in part.parameters())
+                for parts in (
+                    (components.transformer, components.text_encoder, components.vae),
+                    (components.transformer,),
+                )
+            )
+            copied = sum(tensor.nbytes for tensor in components.transformer.buffers()) + transformer
+        monkeypatch.setattr(
+            "qwen_image_daemon.render.diffusers_renderer.free_memory",
+            lambda _: Memory(one + transformer + spare - card.used, 2**40),
+        )
+        handed_over, parking = HandedOver(), Parking()
+        with renderer(tiny_checkpoint, handed_over, placement="resident", parking=parking) as first:
+            first_alone = TinyModel(first).bytes_of(PLAIN)
+            all_of_one = card.used
+            first.stand_by()
+            with renderer(sibling, handed_over, placement="resident", parking=parking) as second:
+                yield Pair(
+                    first,
+                    second,
+                    parking,
+                    first_alone,
+                    TinyModel(second).bytes_of(PLAIN),
+                    all_of_one,
+                    copied,
+                )
+        assert card.used == 0
+
+    return pair
+
+
+def test_where_there_is_room_a_transformer_stays_on_the_device_and_is_not_copied_again(
+    paired: Callable[[Card, int], AbstractContextManager[Pair]],
+) -> None:
+    card = Card()
+    with paired(card, 0) as two:
+        assert card.used == two.all_of_one + two.transformer
+        assert two.second.clean_up().left.standing_by_bytes == two.transformer
+        two.second.stand_by()
+        assert card.used == 2 * two.transformer
+        came = card.came
+        assert TinyModel(two.first).bytes_of(PLAIN) == two.first_alone
+        assert card.came - came == two.all_of_one - two.transformer
+        assert card.used == two.all_of_one + two.transformer
+        assert two.first.clean_up().left.standing_by_bytes == two.transformer
+        two.first.stand_by()
+        assert TinyModel(two.second).bytes_of(PLAIN) == two.second_alone
+
+
+def test_without_room_for_both_it_goes_before_the_other_one_comes(
+    paired: Callable[[Card, int], AbstractContextManager[Pair]],
+) -> None:
+    card = Card()
+    with paired(card, -1) as two:
+        assert card.used == card.peak == two.all_of_one
+        assert two.second.clean_up().left.standing_by_bytes == 0
+        two.second.stand_by()
+        assert TinyModel(two.first).bytes_of(PLAIN) == two.first_alone
+        assert card.peak == two.all_of_one
+
+
+def test_where_memory_runs_short_all_the_same_it_goes_first_and_nothing_is_kept_from_then_on(
+    paired: Callable[[Card, int], AbstractContextManager[Pair]],
+) -> None:
+    card = Card()
+    with paired(card, 0) as two:
+        with Shortage(two.second, times=1):
+            short = TinyModel(two.second).draw(PLAIN)
+
+        assert short.image.tobytes() == two.second_alone
+        assert card.used == two.all_of_one
+        assert short.arrangement is not None
+        assert short.arrangement.plan == "resident"
+        (step,) = short.arrangement.steps_down
+        assert step.startswith("again, with nothing on the device of models that stand by: Memory ran out")
+        two.second.stand_by()
+        assert card.used == 0
+        assert TinyModel(two.first).bytes_of(PLAIN) == two.first_alone
 
 
 def test_a_controlnet_leaves_the_device_with_its_model(

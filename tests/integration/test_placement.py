@@ -39,7 +39,7 @@ from qwen_image_daemon.render.renderer import (
 )
 from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import ControlNetSettings, PlanName, RenderSettings
-from tiny_models import Card, Computing, TinyModel, loaded, read_small_references
+from tiny_models import Card, TinyModel, loaded, read_small_references
 
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
 LOSSY: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "lossy"]
@@ -80,16 +80,6 @@ def expected(tiny_checkpoint: Path) -> bytes:
         insert(Card(), patch)
         with opened(tiny_checkpoint) as renderer:
             return drawn(renderer)
-
-
-def peaks_of(checkpoint: Path, card: Card, plans: list[PlanName]) -> dict[PlanName, int]:
-    peaks: dict[PlanName, int] = {}
-    for plan in plans:
-        card.peak = 0
-        with opened(checkpoint, plan) as renderer:
-            drawn(renderer)
-        peaks[plan] = card.peak
-    return peaks
 
 
 @pytest.mark.parametrize("plan", some(EXACT, "encoder-streamed-table", "leaves"))
@@ -175,29 +165,6 @@ class Fault:
 
 
 # --- the ladder -----------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "rungs",
-    [
-        ["by-turns"],
-        pytest.param(["resident", "resident-table", "encoder-streamed-table", "by-turns"], marks=pytest.mark.slow),
-    ],
-    ids=["the last one", "all"],
-)
-def test_with_the_memory_of_a_rung_that_rung_is_reached_and_the_picture_is_the_same(
-    rungs: list[PlanName], tiny_checkpoint: Path, expected: bytes, card: Card
-) -> None:
-    peaks = peaks_of(tiny_checkpoint, card, rungs)
-    assert sorted(peaks, key=lambda plan: -peaks[plan]) == rungs
-
-    for rung in rungs:
-        card.budget = peaks[rung]
-        with opened(tiny_checkpoint) as renderer:
-            rendering = rendered(renderer)
-        assert rendering.image.tobytes() == expected
-        assert plan_of(rendering) == rung
-        assert bool(steps_of(rendering)) == (rung != "resident")
 
 
 @pytest.mark.usefixtures("card")
@@ -303,19 +270,6 @@ def test_attention_is_sliced_first_where_the_transformer_can_and_whole_again_for
         assert (plan_of(rendering), rendering.arrangement.exactness) == ("resident", "float-drift")
         assert rendering.arrangement.levers == ("attention was computed in slices",)
         assert asked == ["auto", None]
-        assert drawn(renderer) == expected
-
-
-def test_with_no_memory_at_all_the_job_fails_and_the_next_is_drawn_as_ever(
-    tiny_checkpoint: Path, expected: bytes, card: Card
-) -> None:
-    with opened(tiny_checkpoint) as renderer:
-        card.budget = 0
-        with Computing(card), pytest.raises(OutOfMemory):
-            drawn(renderer)
-
-        assert card.used == 0
-        card.budget = float("inf")
         assert drawn(renderer) == expected
 
 

@@ -386,7 +386,7 @@ def test_a_model_to_warm_up_is_loaded_and_draws_once_at_the_usual_size_before_an
 def test_a_model_that_cannot_be_warmed_up_is_left_to_its_jobs_and_the_others_are_drawn(rooms: Rooms) -> None:
     drawer = Drawer()
 
-    def open_model(name: str, _: Callable[[Loading], None]) -> Renderer:
+    def open_model(name: str, *_: object) -> Renderer:
         if name == "other":
             raise ModelUnavailable("It is not there.", "Fetch it.")
         return drawer
@@ -414,25 +414,6 @@ def test_nothing_is_warmed_up_for_a_single_run_or_while_somebody_paused_the_daem
 
 
 # Several models.
-
-
-def test_where_memory_runs_out_the_models_that_stand_by_go_first_and_the_result_says_so(rooms: Rooms) -> None:
-    full = iter([True])
-
-    def run_out(_: RenderRequest) -> None:
-        if next(full, False):
-            raise OutOfMemory("Full.", "Fix.")
-
-    opener = Opener({"other": Drawer(), "demo": Drawer(run_out)})
-    settings = SETTINGS.model_copy(update={"warm_models": 2, "group_seconds": 0.0})
-    for number, model in enumerate(["other", "demo", "other"]):
-        rooms.admit(f"job{number}", f'prompt = "x"\nmodel = "{model}"\n{SMALL}', sequence=number)
-    control = LoopControl(no_more=lambda: True, drain=True)
-    render_jobs(rooms.spool, settings, OutboxSettings(), opener, control)
-    told = "memory ran out at first, and the models that stood by were let go of"
-    assert told in outcome(rooms, "job1").adjustments
-    assert outcome(rooms, "job1").attempts == 1
-    assert opener.opened == ["other", "demo", "other"]
 
 
 def test_a_model_that_stands_by_is_not_loaded_again(rooms: Rooms) -> None:
@@ -971,7 +952,7 @@ def test_how_far_loading_is_is_reported_until_something_is_drawn(rooms: Rooms) -
     rooms.admit("job")
     seen: list[RenderReport] = []
 
-    drain(rooms, lambda _, tell: LoadingDrawer(tell, lambda: seen.append(report(rooms))))
+    drain(rooms, lambda _, tell, __: LoadingDrawer(tell, lambda: seen.append(report(rooms))))
 
     loading, drawing = seen
     assert (loading.activity, loading.model_name) == ("loading", "demo")
@@ -984,7 +965,7 @@ def test_a_stop_while_a_model_is_fetched_leaves_the_job_in_the_queue(rooms: Room
     rooms.admit("job")
     stopping = Stopping()
 
-    def stopped(_: str, tell: Callable[[Loading], None]) -> Renderer:
+    def stopped(_: str, tell: Callable[[Loading], None], __: Callable[[], bool]) -> Renderer:
         stopping.ask()
         return LoadingDrawer(tell, lambda: pytest.fail("It was loaded all the same."))
 
@@ -1006,7 +987,7 @@ def test_loading_that_gets_on_is_no_hang(rooms: Rooms) -> None:
         beats.clear()
         return LoadingDrawer(tell, lambda: None)
 
-    def opened(name: str, tell: Callable[[Loading], None]) -> Renderer:
+    def opened(name: str, tell: Callable[[Loading], None], _: Callable[[], bool]) -> Renderer:
         drawer = loaded(name, tell)
         tell(Loading("arrange"))
         assert beats == [4321.0]

@@ -9,7 +9,6 @@ from PIL import Image
 
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes
-from qwen_image_daemon.render.decode_rungs import Decoding
 from qwen_image_daemon.render.effort import operations, spelled
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint, Rung, work_of
 from qwen_image_daemon.render.memory import GIB, PLAN_OF, Memory, Work
@@ -21,6 +20,7 @@ from qwen_image_daemon.render.renderer import (
     RenderRequest,
     StageSeconds,
 )
+from qwen_image_daemon.render.vae_rungs import VaeTask
 from qwen_image_daemon.settings import PlanName, Quality, RenderSettings
 
 QWEN_IMAGE = KNOWN_SIZES["qwen-image"]
@@ -227,13 +227,13 @@ def test_a_broken_file_of_what_was_learned_costs_nothing(text: str, tmp_path: Pa
 def test_the_ways_to_decode_are_those_that_are_allowed_and_do_something(
     pictures: int, quality: Quality, expected: Sequence[str]
 ) -> None:
-    task = Decoding(USUAL, pictures, quality, has_device=True, has_company=True)
+    task = VaeTask("decoded", USUAL, pictures, quality, has_device=True, has_company=True)
 
     assert [rung.name for rung in task.rungs()] == expected
 
 
 def test_a_picture_no_larger_than_a_tile_is_not_cut_and_where_there_is_no_device_the_cpu_is_no_way_out() -> None:
-    task = Decoding(Size(256, 128), 1, "allow-quantized", has_device=False, has_company=False)
+    task = VaeTask("decoded", Size(256, 128), 1, "allow-quantized", has_device=False, has_company=False)
 
     assert [rung.name for rung in task.rungs()] == ["whole", "tiles-128"]
 

@@ -20,6 +20,7 @@ from qwen_image_daemon.render.memory import (
     claim,
     lacking,
 )
+from qwen_image_daemon.render.parking import transformers_beside
 from qwen_image_daemon.render.quantisers import QUANTISERS, Format
 from qwen_image_daemon.render.remembered import WorkedBefore
 from qwen_image_daemon.settings import PlanName, Quality
@@ -125,6 +126,22 @@ def test_the_reason_names_the_better_plan_and_what_it_lacks() -> None:
     choice = choose(QWEN_IMAGE, SQUARE, "bfloat16", Memory(45 * GIB, 64 * GIB), "lossless")
 
     assert choice.reason == "resident would need 56.7 GiB of device memory, and 45.0 GiB are free"
+
+
+@pytest.mark.parametrize(
+    ("device", "plan", "others"),
+    [(80, "resident", 0), (94, "resident", 0), (95, "resident", 1), (141, "resident", 2), (141, "int8", 0)],
+)
+def test_a_transformer_of_a_model_that_stands_by_stays_where_both_fit(
+    device: int, plan: PlanName, others: int
+) -> None:
+    memory = Memory(device * GIB, 128 * GIB)
+    needs = claim(PLAN_OF[plan], QWEN_IMAGE, SQUARE, "bfloat16")
+
+    room, each = transformers_beside(PLAN_OF[plan], needs, QWEN_IMAGE, "bfloat16", memory)
+
+    assert room == others
+    assert each / GIB == pytest.approx(38.05, abs=0.01)
 
 
 def test_a_larger_picture_can_need_another_plan() -> None:

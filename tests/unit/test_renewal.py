@@ -14,6 +14,7 @@ class Box:
     now: float = 0.0
     used: int = 1_000
     on_device: int | None = None
+    standing_by: int = 0
 
     def lifetime(self, unload_after_seconds: float | None = None) -> Lifetime:
         settings = RenderSettings(unload_after_seconds=unload_after_seconds, renew_growth_bytes=500)
@@ -30,6 +31,7 @@ class Box:
             free_bytes=0,
             total_bytes=0,
             process_rss_bytes=self.used,
+            standing_by_bytes=self.standing_by,
         )
         cleaned = CleanUp(
             done=(), reason="tested", seconds=0.0, found=memory, left=memory, arrangement=arrangement
@@ -120,6 +122,15 @@ def test_what_is_left_on_the_device_counts_as_well() -> None:
     assert (floor.device_first_bytes, floor.device_bytes, floor.jobs) == (10_000, 10_501, 10)
     assert (floor.host_first_bytes, floor.host_bytes) == (1_000, 1_000)
     assert "has grown" in str(lifetime.over_between_jobs())
+
+
+def test_what_models_that_stand_by_keep_on_the_device_is_no_growth() -> None:
+    box = Box(on_device=10_000)
+    lifetime = box.lifetime()
+    box.work(lifetime, 5)
+    box.on_device, box.standing_by = 40_000, 30_000
+    assert box.work(lifetime, 5).device_bytes == 10_000
+    assert lifetime.over_between_jobs() is None
 
 
 def test_where_the_device_is_the_host_it_is_not_counted_twice() -> None:

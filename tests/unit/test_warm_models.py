@@ -24,7 +24,7 @@ class Box:
 
     def models(self, most: int) -> WarmModels:
         return WarmModels(
-            lambda name, _: Named(name, self), most, own=lambda: self.used, free=lambda: self.total - self.used
+            lambda name, *_: Named(name, self), most, own=lambda: self.used, free=lambda: self.total - self.used
         )
 
     def since(self) -> list[str]:

@@ -24,6 +24,7 @@ from qwen_image_daemon.render.memory import (
     gib,
     lacking,
 )
+from qwen_image_daemon.render.parking import transformers_beside
 from qwen_image_daemon.render.quantised_files import quantised_in, refuse_unusable_folder
 from qwen_image_daemon.render.quantisers import QUANTISERS, formats_at_hand, how_to_install
 from qwen_image_daemon.render.renderer import ModelUnavailable
@@ -57,6 +58,7 @@ def print_plans(
         for component, method in quantised_in(chosen_model.folder).items():
             typer.echo(f"Lossy in each of them: the {component} was quantised with {method}.")
     typer.echo("\n".join(_lines(choice, sizes, work, precision, memory, wanted)))
+    typer.echo("".join(_standing_by(choice, sizes, precision, memory, settings.render.warm_models)), nl=False)
     return FITS if choice.plan is not None else DOES_NOT_FIT
 
 
@@ -77,6 +79,21 @@ def _lines(
     staying = blocks_that_stay(choice.plan, sizes, work, precision, memory)
     if staying:
         yield f"{staying} of the transformer's {sizes.blocks} blocks stay on the device."
+
+
+def _standing_by(
+    choice: Choice, sizes: ComponentSizes, precision: Precision, memory: Memory, warm_models: int
+) -> Iterator[str]:
+    """Say what of the other models that stay loaded stays on the device, should they be as large as this one."""
+    if warm_models == 1 or choice.plan is None or choice.claim is None or choice.plan.on_cpu:
+        return
+    room, each = transformers_beside(choice.plan, choice.claim, sizes, precision, memory)
+    others = f"Of {warm_models - 1} more that may stand by (render.warm_models)"
+    if room:
+        kept = min(room, warm_models - 1)
+        yield f"{others} {kept} can keep a transformer of {gib(each)} GiB on the device, too.\n"
+    else:
+        yield f"{others} none keeps its transformer on the device: there is no room beside this one.\n"
 
 
 def _what_would_help(

@@ -13,6 +13,7 @@ from qwen_image_daemon.render.cpu_rate import measured_rate
 from qwen_image_daemon.render.devices import DTYPES
 from qwen_image_daemon.render.effort import spelled
 from qwen_image_daemon.render.ladder import Ladder, Rung
+from qwen_image_daemon.render.making_room import Room
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.renderer import (
     HostOutOfMemory,
@@ -39,23 +40,23 @@ class ArrangedModel:
         ladder: Ladder,
         meter: PeakMeter,
         device: torch.device,
-        give_back: Callable[[], None],
+        room: Room,
     ) -> None:
-        """`give_back` returns what nothing uses any more to the device and the host."""
         self.warm = warm
         self.meter = meter
         self.device = device
         self._ladder = ladder
-        self._give_back = give_back
+        self._room = room
 
     def draw(
         self, request: RenderRequest, caller: CallerProgress, failure: Callable[[Exception], RenderError]
     ) -> Rendering:
         """Draw one picture. `failure` says what an exception of the libraries means.
 
-        Where memory runs out, it is given back and the same is tried again; then the next arrangement comes, and
-        so on. Where parts of the model were on different devices it is arranged anew, once. Raises RenderErrors,
-        and what the caller's progress raises.
+        Where memory runs out, it is given back and the same is tried again, with nothing on the device of models
+        that stand by; where it is the host's, once more without them; then the next arrangement comes, and so on.
+        Where parts of the model were on different devices it is arranged anew, once. Raises RenderErrors, and what
+        the caller's progress raises.
         """
         rung = self._ladder.first(request)
         steps: list[str] = []
@@ -64,7 +65,6 @@ class ArrangedModel:
             try:
                 rendering = translated(partial(self._drawn, rung, request, caller), failure, caller.is_callers_own)
             except OutOfMemory as error:
-                self._give_back()
                 below = self._below(rung, request, error, steps)
                 if below is None:
                     self._begin_at_the_top()
@@ -85,8 +85,9 @@ class ArrangedModel:
 
     def _below(self, rung: Rung, request: RenderRequest, error: OutOfMemory, steps: list[str]) -> Rung | None:
         """Give what is tried next, and put down why."""
-        if not steps:
-            steps.append(f"again: {error}")
+        again = self._room.again(error, is_first=not steps)
+        if again is not None:
+            steps.append(f"{again}: {error}")
             return rung
         below = self._ladder.below(rung, request, error)
         if below is None:
@@ -118,6 +119,9 @@ class ArrangedModel:
         return measured_rate(DTYPES[self._ladder.precision])
 
     def _drawn(self, rung: Rung, request: RenderRequest, caller: CallerProgress) -> Rendering:
+        free = self._ladder.free_beside(rung, request)
+        if free is not None:
+            self._room.make_way(free)
         if self.warm.arranged != (rung.plan, rung.staying):
             device = torch.device("cpu") if rung.plan.on_cpu else self.device
             log.info("memory.arranging", plan=str(rung), device=str(device), reason=rung.reason)
@@ -129,14 +133,21 @@ class ArrangedModel:
     def _begin_at_the_top(self) -> None:
         """Leave nothing on the device, for the next picture."""
         self.warm.forget_arrangement()
-        self._give_back()
+        self._room.give_back()
 
     def _learn(self, rung: Rung, request: RenderRequest, rendering: Rendering) -> None:
         arrangement = rendering.arrangement
-        undisturbed = arrangement is not None and not arrangement.steps_down and arrangement.decoding == "whole"
+        undisturbed = (
+            arrangement is not None
+            and not arrangement.steps_down
+            and arrangement.encoding == arrangement.decoding == "whole"
+        )
         # The peak of the device says nothing of what the CPU took, nor that of a picture that ran out of memory.
         measured = undisturbed and rung.plan.on_cpu == (self.device.type == "cpu")
-        self._ladder.learn(rung, request, rendering, self.meter.peak_bytes() if measured else None)
+        peak = self.meter.peak_bytes() if measured else None
+        # What others keep there is not this picture's.
+        own_peak = None if peak is None else peak - self._room.kept_by_others
+        self._ladder.learn(rung, request, rendering, own_peak)
 
 
 def _too_slow(seconds: float, most: float, reason: str) -> OutOfMemory:
@@ -148,7 +159,7 @@ def _too_slow(seconds: float, most: float, reason: str) -> OutOfMemory:
 
 
 def _told(rendering: Rendering, rung: Rung, note: str | None, steps: list[str]) -> Rendering:
-    """Say in the rendering how the model was arranged for it, beside how it was decoded."""
+    """Say in the rendering how the model was arranged for it, beside what the VAE did."""
     arrangement = rendering.arrangement
     if arrangement is None:
         return rendering

@@ -70,6 +70,17 @@ def _cpu_has_bfloat16() -> bool:
     return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()  # noqa: SLF001
 
 
+def is_the_hosts(device: torch.device) -> bool:
+    """Say whether a device's memory is that of the host: Apple's is, and that of NVIDIA's integrated chips."""
+    match device.type:
+        case "cuda":
+            return bool(torch.cuda.get_device_properties(device).is_integrated)
+        case "mps":
+            return True
+    # Its shortages are the host's by name.
+    return False
+
+
 def onto(device: torch.device, resting: torch.Tensor) -> torch.Tensor:
     """Give a tensor on the device. All weights come there through this function."""
     return resting.to(device, non_blocking=True)

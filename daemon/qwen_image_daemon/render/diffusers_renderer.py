@@ -16,8 +16,7 @@ from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
 from qwen_image_daemon.render.cleaning import Cleaning
 from qwen_image_daemon.render.component_sizes import sizes_of
-from qwen_image_daemon.render.decode_ladder import DecodeLadder
-from qwen_image_daemon.render.devices import choose_device, give_back, lacking
+from qwen_image_daemon.render.devices import choose_device, give_back, is_the_hosts, lacking
 from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.gguf_transformer import formats_of
 from qwen_image_daemon.render.handed_over import Lasting, Part, parts_of
@@ -25,11 +24,13 @@ from qwen_image_daemon.render.host_memory import Heap
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint
 from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pipeline_class
 from qwen_image_daemon.render.loras import Loras
+from qwen_image_daemon.render.making_room import Room
 from qwen_image_daemon.render.mapped_files import are_mapped
 from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.packed_layers import formats_in, parameters_of
+from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
 from qwen_image_daemon.render.quantised_files import (
@@ -62,6 +63,7 @@ from qwen_image_daemon.render.task_pipelines import TaskPipelines
 from qwen_image_daemon.render.telling import Telling
 from qwen_image_daemon.render.translation import loading_failure, rendering_failure, translated
 from qwen_image_daemon.render.trial_pictures import trial_request
+from qwen_image_daemon.render.vae_ladder import VaeLadder
 from qwen_image_daemon.render.versions import versions_of
 from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision, RenderSettings
@@ -89,6 +91,8 @@ class DiffusersRenderer:
         self._state = lasting.state
         self._tell = lasting.tell
         self._telling = Telling(lasting.tell)
+        self._let_go_of_others = lasting.let_go_of_others
+        self._parking = lasting.parking
         self._local = model
         """The model as a folder on this machine, once it is there."""
         self._remembered = Remembered.in_folder(lasting.state, settings.placement_retry_seconds)
@@ -145,6 +149,8 @@ class DiffusersRenderer:
         device = loaded.device
         if self._handed_over is not None:
             self._handed_over.take_back(self)
+        if self._parking is not None:
+            self._parking.forget(self)
         if not self._stands_by:
             # What is handed over is whole and in host memory, however this model was arranged.
             loaded.warm.forget_arrangement()
@@ -168,18 +174,30 @@ class DiffusersRenderer:
         loaded, _ = self._entered
         self._used = True
         self._stands_by = False
+        if self._parking is not None:
+            self._parking.forget(self)
         rendering = loaded.draw(request, CallerProgress(progress), rendering_failure)
         return _lossy(rendering, self._lossy_by)
 
     def stand_by(self) -> None:
-        """Leave the device, with all that lies on it, and lend out what another model may have in common."""
+        """Leave the device, but for a copy of the transformer where that may stay, and lend out what is shared."""
         loaded, _ = self._entered
-        loaded.warm.forget_arrangement()
         loaded.warm.forget_guests()
+        self._park(loaded)
         self._stands_by = True
         if self._handed_over is not None:
             self._handed_over.lend(self, self._shareable(loaded))
         give_back(loaded.device)
+
+    def _park(self, loaded: ArrangedModel) -> None:
+        parking = self._parking
+        # On a device whose memory is the host's a copy would take what the host's own tensors are in.
+        if parking is None or not parking.is_open or is_the_hosts(loaded.device):
+            loaded.warm.forget_arrangement()
+            return
+        kept = loaded.warm.park()
+        if kept:
+            parking.keep(self, kept, loaded.warm.unpark)
 
     def clean_up(self) -> CleanUp:
         """Clear memory as `render.cleanup` says. Raises DeviceLost where the accelerator is gone."""
@@ -198,18 +216,25 @@ class DiffusersRenderer:
 
         done = translated(cleaned, rendering_failure)
         # Each picture begins the device's peak anew; the report tells that of all of them.
-        peak = {"peak_bytes": loaded.meter.reported(done.left.peak_bytes)}
+        told = {
+            "peak_bytes": loaded.meter.reported(done.left.peak_bytes),
+            "standing_by_bytes": self._kept_by_others,
+        }
         plan, _ = loaded.warm.arranged
         return done.model_copy(
             update={
                 "arrangement": None if plan is None else plan.name,
-                "found": done.found.model_copy(update=peak),
-                "left": done.left.model_copy(update=peak),
+                "found": done.found.model_copy(update=told),
+                "left": done.left.model_copy(update=told),
             }
         )
 
     def _shareable(self, loaded: ArrangedModel) -> dict[Part, Any]:
         return {part: loaded.warm.component(name) for name, part in self._parts.items()}
+
+    @property
+    def _kept_by_others(self) -> int:
+        return 0 if self._parking is None else self._parking.bytes_beside(self)
 
     @property
     def _entered(self) -> tuple[ArrangedModel, ModelInfo]:
@@ -261,6 +286,9 @@ class DiffusersRenderer:
             at_hand = self._claimed(device, precision)
             # Once the model before it is gone, and before anything of this one is there.
             memory = free_memory(device)
+            if memory.device is not None:
+                # What others keep there goes where this one needs it.
+                memory = replace(memory, device=memory.device + self._kept_by_others)
             pipeline = load_pipeline(self._local, precision, at_hand, trust_remote_code=trust)
             refuse_incomplete(pipeline, self._model.source)
             ladder = self._ladder(pipeline, precision, memory)
@@ -269,8 +297,15 @@ class DiffusersRenderer:
                 give_back(device)
                 self._heap.trim()
 
-            warm = self._warm(pipeline, precision, ladder, return_unused)
-            return ArrangedModel(warm, ladder, PeakMeter(device), device, return_unused)
+            room = Room(
+                return_unused,
+                self._let_go_of_others,
+                is_the_hosts(device),
+                self._parking or Parking(),
+                owner=self,
+            )
+            warm = self._warm(pipeline, precision, ladder, room)
+            return ArrangedModel(warm, ladder, PeakMeter(device), device, room)
 
         loaded = translated(opened, self._loading_failure, self._telling.is_callers_own)
         self._telling(Loading("arrange"))
@@ -335,9 +370,7 @@ class DiffusersRenderer:
                 lost.append(f"{component} from {source} in {', '.join(found)}")
         return tuple(lost)
 
-    def _warm(
-        self, pipeline: Any, precision: Precision, ladder: Ladder, return_unused: Callable[[], None]
-    ) -> WarmPipeline:
+    def _warm(self, pipeline: Any, precision: Precision, ladder: Ladder, room: Room) -> WarmPipeline:
         def controlnet(name: str) -> Any:
             settings = self._accessories.controlnets.get(name)
             if settings is None:
@@ -366,7 +399,7 @@ class DiffusersRenderer:
             pipelines,
             Loras(pipeline.transformer, type(pipeline), self._accessories.loras),
             PromptEncoder(pipeline, self._family),
-            DecodeLadder(pipeline, pipelines.placement, ladder, return_unused),
+            VaeLadder(pipeline, pipelines.placement, ladder, room),
             self._settings,
         )
 

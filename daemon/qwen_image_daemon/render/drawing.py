@@ -14,7 +14,7 @@ from qwen_image_daemon.render.deadline import Deadline
 from qwen_image_daemon.render.interruptions import Interruptions
 from qwen_image_daemon.render.job_pictures import PreparedJob, prepared
 from qwen_image_daemon.render.pace import Pace
-from qwen_image_daemon.render.renderer import Loading, OutOfMemory, Progress, Renderer, Rendering, RenderRequest
+from qwen_image_daemon.render.renderer import Loading, Progress, Renderer
 from qwen_image_daemon.render.reporting import Reporter
 from qwen_image_daemon.render.saving import Saver
 from qwen_image_daemon.render.schedule import steps_that_run
@@ -96,26 +96,12 @@ class JobDrawing:
                 continue
             self._interruptions.at_image()
             request = replace(job.request, seed=parameters.seed + index)
-            rendering = self._rendered(renderer, request, self._progress(entry, pace, deadline, index))
+            rendering = renderer.render(request, self._progress(entry, pace, deadline, index))
             crash_point("render.image-drawn")
             pace.image_done()
             finished = replace(rendering, image=job.finished(rendering.image))
             self._saver.save(entry, index, finished, parameters)
             log.info("image.rendered", index=index, seed=request.seed, **rendering.seconds.model_dump())
-
-    def _rendered(
-        self, renderer: Renderer, request: RenderRequest, progress: Callable[[Progress], None]
-    ) -> Rendering:
-        """Draw one picture; where memory runs out, once more without the models that stand by."""
-        try:
-            return renderer.render(request, progress)
-        except OutOfMemory as error:
-            if not self._warm.let_go_of_others():
-                raise
-            log.warning("models.made_room", reason=str(error))
-        rendering = renderer.render(request, progress)
-        note = "memory ran out at first, and the models that stood by were let go of"
-        return replace(rendering, adjustments=(*rendering.adjustments, note))
 
     def _loaded(self, model: str) -> Renderer:
         if model in self._warm.names:

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from qwen_image_daemon.render.making_room import nothing_stands_by
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.renderer import Loading
 from qwen_image_daemon.settings import ModelSettings, Precision
 
@@ -72,6 +74,10 @@ class Lasting:
     """What may outlast it in memory, until the next model is there."""
     tell: Callable[[Loading], None] = unheard
     """Who hears how far loading is, here and where a ControlNet is loaded later. What it raises passes through."""
+    parking: Parking | None = None
+    """Knows whose transformers stay on the device while their models stand by; without one none does."""
+    let_go_of_others: Callable[[], bool] = nothing_stands_by
+    """Unloads the models that stand by, where the host's memory runs out, and says whether there were any."""
 
 
 def parts_of(model: ModelSettings, precision: Precision) -> dict[str, Part]:

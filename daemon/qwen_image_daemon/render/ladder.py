@@ -1,12 +1,12 @@
 """Which arrangement a picture starts with, and which one comes when memory runs out. Imports no torch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Final, Literal
 
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.component_sizes import ComponentSizes
-from qwen_image_daemon.render.decode_rungs import RUNG_OF, DecodeRung, Decoding
 from qwen_image_daemon.render.effort import operations
 from qwen_image_daemon.render.memory import (
     PLAN_OF,
@@ -23,12 +23,13 @@ from qwen_image_daemon.render.memory import (
 )
 from qwen_image_daemon.render.remembered import Experience, Remembered
 from qwen_image_daemon.render.renderer import HostOutOfMemory, OutOfMemory, Rendering, RenderRequest
+from qwen_image_daemon.render.vae_rungs import RUNG_OF, VaeRung, VaeTask, VaeWork
 from qwen_image_daemon.settings import Precision, Quality, RenderSettings
 
 Attention = Literal["whole", "sliced"]
 
-_DECODING: Final = " decoding"
-"""What a kind of picture is called in the notes where its decoding is meant."""
+_NOTED_AS: Final[Mapping[VaeWork, str]] = MappingProxyType({"encoded": " encoding", "decoded": " decoding"})
+"""What a kind of picture is called in the notes where what the VAE does for it is meant."""
 _REFERENCE_PIXELS: Final = 1024 * 1024
 """At which the pipelines read each reference, whatever size it has."""
 
@@ -122,6 +123,15 @@ class Ladder:
                 return replace(rung, plan=candidate, staying=0, reason=str(error))
         return None
 
+    def free_beside(self, rung: Rung, request: RenderRequest) -> int | None:
+        """Say how many bytes of the device a picture leaves free, by the plan; None where it takes none of it."""
+        if self._memory.device is None or rung.plan.on_cpu:
+            return None
+        model = self._model
+        needs = claim(rung.plan, model.sizes, self._work(request), model.precision)
+        staying = rung.staying * block_bytes(rung.plan, model.sizes, model.precision)
+        return max(0, self._memory.device - needs.device - staying)
+
     @property
     def unsliced(self) -> str | None:
         """Say why attention cannot be computed in slices, or None where it can."""
@@ -172,15 +182,15 @@ class Ladder:
         """What is allowed where memory is short."""
         return self._settings.quality
 
-    def ways_to_decode(self, request: RenderRequest, task: Decoding) -> list[DecodeRung]:
-        """Give the ways to decode a picture that come into question, from what worked lately on."""
+    def ways_of_vae(self, request: RenderRequest, task: VaeTask) -> list[VaeRung]:
+        """Give the ways to encode or decode a picture that come into question, from what worked lately on."""
         ways = list(task.rungs())
-        known = RUNG_OF.get(self._worked.name(self._kind(request) + _DECODING) or "")
+        known = RUNG_OF.get(self._worked.name(self._kind(request) + _NOTED_AS[task.work]) or "")
         return ways[ways.index(known) :] if known in ways else ways
 
-    def decoded_as(self, rung: DecodeRung, request: RenderRequest) -> None:
-        """Keep in mind that a picture could be decoded so where a better way ran out of memory."""
-        self._worked.note(self._kind(request) + _DECODING, rung.name)
+    def vae_worked(self, rung: VaeRung, work: VaeWork, request: RenderRequest) -> None:
+        """Keep in mind that a picture could be encoded or decoded so where a better way ran out of memory."""
+        self._worked.note(self._kind(request) + _NOTED_AS[work], rung.name)
 
     def _claim(self, plan: Plan, request: RenderRequest) -> Claim:
         # One way of counting for all: what was measured of one plan says nothing of the next.

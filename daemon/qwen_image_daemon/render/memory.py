@@ -78,6 +78,11 @@ class Plan:
     from_files: bool = False
     """What is streamed is read from the checkpoint's files each time: the host's memory need not hold it."""
 
+    @property
+    def keeps_transformer(self) -> bool:
+        """Say whether the transformer's own weights are on the device from picture to picture."""
+        return self.transformer == "resident" and self.kept == "as loaded" and not self.on_cpu
+
 
 PLANS: Final[tuple[Plan, ...]] = (
     Plan("resident", "everything stays on the device", "resident", "resident"),

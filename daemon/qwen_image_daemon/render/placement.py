@@ -39,6 +39,8 @@ class WeightPlacement:
         """Tensors that are at work only at times, with what they are otherwise."""
         self._placed: dict[torch.Tensor, torch.Tensor] = {}
         """All others, with what they are on the device."""
+        self._parked: dict[torch.Tensor, torch.Tensor] = {}
+        """Tensors of the transformer, with copies that were left on the device for the next arrangement."""
         self._by_turns: list[torch.Tensor] = []
         self._streams: list[Streamed] = []
         self._table: ModulationTable | None = None
@@ -52,7 +54,9 @@ class WeightPlacement:
 
         Raises what torch raises where memory runs out.
         """
-        self.undo()
+        self._take_back()
+        if not plan.keeps_transformer:
+            self.unpark()
         self.device = device
         # On the CPU the host's own tensors are at work.
         self._bring = devices.off if plan.on_cpu else partial(devices.onto, device)
@@ -61,6 +65,8 @@ class WeightPlacement:
             self._table = ModulationTable(self._transformer, device)
             aside = set(self._table.weights())
             self._rests |= {tensor: tensor.data for tensor in aside}
+            for tensor in aside:
+                self._parked.pop(tensor, None)
         if plan.encoder == "streamed":
             self._stream_encoder()
         self._arrange_transformer(plan, aside, staying)
@@ -69,6 +75,30 @@ class WeightPlacement:
 
     def undo(self) -> None:
         """Bring everything back into host memory, as it was loaded."""
+        self._take_back()
+        self.unpark()
+
+    def park(self) -> int:
+        """Bring all back into host memory, but leave a copy of the transformer on the device. Gives its bytes.
+
+        The next arrangement takes it from there, or drops it.
+        """
+        own = dict.fromkeys(tensors_of(self._transformer))
+        keeps = self.plan is not None and self.plan.keeps_transformer
+        copies = {
+            tensor: there
+            for tensor, there in self._placed.items()
+            if keeps and tensor in own and tensor in self._host and not _is_same(self._host[tensor], there)
+        }
+        self.undo()
+        self._parked = copies
+        return sum(copy.nbytes for copy in copies.values())
+
+    def unpark(self) -> None:
+        """Drop what was left on the device."""
+        self._parked.clear()
+
+    def _take_back(self) -> None:
         for stream in self._streams:
             stream.remove()
         if self._table is not None:
@@ -93,7 +123,8 @@ class WeightPlacement:
         astray = 0
         for tensor in tensors:
             if tensor not in self._rests and tensor not in self._placed:
-                self._placed[tensor] = tensor.data = self._bring(tensor.data)
+                parked = self._parked.pop(tensor, None)
+                self._placed[tensor] = tensor.data = self._bring(tensor.data) if parked is None else parked
                 continue
             expected = self._rests.get(tensor, self._placed.get(tensor))
             if expected is not None and not _is_same(tensor, expected):
@@ -112,7 +143,7 @@ class WeightPlacement:
         ]
 
     def leave_only_the_vae(self) -> None:
-        """Take off the device all that can go. It comes back with the next `settle`."""
+        """Take off the device all that can go while the VAE is at work. It comes back with the next `settle`."""
         for tensor in self.beside_the_vae():
             tensor.data = self._host[tensor]
             del self._placed[tensor]
@@ -146,13 +177,19 @@ class WeightPlacement:
 
     @contextmanager
     def denoising(self, scheduler: Any) -> Iterator[None]:
-        """Have the transformer ready inside."""
+        """Have the transformer ready inside. By turns it comes with its first forward: the VAE encodes before."""
+        waiting = [*self._by_turns]
+
+        def bring(*_: object) -> None:
+            while waiting:
+                tensor = waiting.pop()
+                tensor.data = devices.onto(self.device, self._rests[tensor])
+
         with ExitStack() as stack:
             if self._table is not None:
                 stack.enter_context(self._table.schedule(scheduler))
             stack.callback(self._lay_down)
-            for tensor in self._by_turns:
-                tensor.data = devices.onto(self.device, self._rests[tensor])
+            stack.enter_context(self._transformer.register_forward_pre_hook(bring))
             yield
 
     def _lay_down(self) -> None:

@@ -135,6 +135,9 @@ class MemoryInfo(BaseModel):
     peak_bytes: int | None = None
     """The most that tensors held on the device since the last report; on the CPU the most that the process ever
     held. None where it is not known."""
+    standing_by_bytes: int = 0
+    """Of what tensors hold on the device: copies of the transformers of models that stand by. They go as soon as
+    the model at work needs the room."""
     idle_heap_bytes: int | None = None
     """Free within the process's heap, where the C library keeps it for later. Some of it may have been handed back
     to the system already, which nobody counts. None where it is not known: only glibc tells."""
@@ -262,9 +265,12 @@ class Arrangement(BaseModel):
     """Name of the arrangement; `qwen-image-daemon plan` explains them."""
     exactness: Exactness
     """exact: the picture of an unlimited card, to the bit. float-drift: computed on another device than asked for,
-    or in another order, whose rounding differs. lossy: with weights in fewer bits, or decoded in tiles."""
+    or in another order, whose rounding differs. lossy: with weights in fewer bits, or encoded or decoded in
+    tiles."""
     levers: tuple[str, ...] = ()
     """What made it not exact, one sentence each without its full stop; none where it is exact."""
+    encoding: str = "whole"
+    """How the pictures that it is drawn from were encoded by the VAE, in the words of `decoding`."""
     decoding: str = "whole"
     """How it was decoded: whole; alone: with nothing else on the device; sliced: one layer after the other;
     tiles-512, tiles-256, tiles-128: in tiles of so many pixels; cpu: on the CPU."""
@@ -354,7 +360,8 @@ class Renderer(Protocol):
     def stand_by(self) -> None:
         """Let go of the device, but not of what host memory holds: the next `render` takes it again.
 
-        Until then another renderer may have parts in common with this one, and draw with them.
+        What is kept on the device all the same goes whenever another renderer needs the room. Until then another
+        renderer may have parts in common with this one, and draw with them.
         """
         ...
 

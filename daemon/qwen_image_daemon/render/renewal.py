@@ -43,7 +43,9 @@ class Lifetime:
         `loaded` are all models that are, the job's among them.
         """
         left = self._left.setdefault((model, cleaned.arrangement, loaded), _Left())
-        left.note(self._memory(), None if cleaned.left.device == "cpu" else cleaned.left.allocated_bytes)
+        # What other models keep on the device comes and goes with the room that there is.
+        on_device = cleaned.left.allocated_bytes - cleaned.left.standing_by_bytes
+        left.note(self._memory(), None if cleaned.left.device == "cpu" else on_device)
         self._floor = MemoryFloor(
             model=model,
             arrangement=cleaned.arrangement,

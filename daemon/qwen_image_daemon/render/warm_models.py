@@ -1,4 +1,4 @@
-"""The models that are kept loaded between jobs: one is drawn with, others stand by in host memory."""
+"""The models that are kept loaded between jobs: one is drawn with, others stand by."""
 
 from collections.abc import Callable
 from typing import Self
@@ -11,8 +11,9 @@ from qwen_image_daemon.render.renderer import Loading, OutOfMemory, Renderer
 
 log = structlog.get_logger(__name__)
 
-OpenModel = Callable[[str, Callable[[Loading], None]], Renderer]
-"""Gives the renderer of the model with this name, which tells how far its loading is once it is entered."""
+OpenModel = Callable[[str, Callable[[Loading], None], Callable[[], bool]], Renderer]
+"""Gives the renderer of the model with this name. It tells how far its loading is once it is entered; and it is
+given what unloads the models that stand by, for when the host's memory runs out."""
 
 
 def _free_bytes() -> int:
@@ -22,7 +23,8 @@ def _free_bytes() -> int:
 class WarmModels:
     """Keeps the models of the last jobs loaded, `most` of them; what was not needed for longest goes first.
 
-    Only the last one is on the device. The others cost next to nothing where their weights are mapped files, and
+    Only the last one is arranged on the device; of the others the transformers stay there while there is room. On
+    the host they cost next to nothing where their weights are mapped files, and
     as much host memory as they have weights where they were loaded in another precision than that of their files.
     So one more is kept only where the host has room for one that takes as much as the largest did so far.
     """
@@ -103,7 +105,7 @@ class WarmModels:
 
     def _entered(self, name: str, tell: Callable[[Loading], None]) -> Renderer:
         before = self._own()
-        renderer = self._open_model(name, tell).__enter__()
+        renderer = self._open_model(name, tell, self.let_go_of_others).__enter__()
         self._largest = max(self._largest, self._own() - before)
         return renderer
 

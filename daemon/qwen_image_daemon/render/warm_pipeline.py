@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
@@ -12,7 +13,6 @@ from PIL import Image
 
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.calls import arguments_of
-from qwen_image_daemon.render.decode_ladder import Decoded, DecodeLadder
 from qwen_image_daemon.render.decoding import refuse_not_finite
 from qwen_image_daemon.render.differences import (
     drawn_size,
@@ -41,6 +41,7 @@ from qwen_image_daemon.render.request_checks import refuse_unfit
 from qwen_image_daemon.render.schedule import steps_that_run
 from qwen_image_daemon.render.schedulers import refuse_scheduler, scheduler_for
 from qwen_image_daemon.render.task_pipelines import TaskPipelines
+from qwen_image_daemon.render.vae_ladder import VaeLadder, VaeWay
 from qwen_image_daemon.settings import RenderSettings
 
 log = structlog.get_logger()
@@ -96,11 +97,11 @@ class WarmPipeline:
         pipelines: TaskPipelines,
         loras: Loras,
         prompts: PromptEncoder,
-        decoder: DecodeLadder,
+        vae: VaeLadder,
         limits: RenderSettings,
     ) -> None:
         self._pipelines = pipelines
-        self._decoder = decoder
+        self._vae = vae
         self._loras = loras
         self._prompts = prompts
         self._family = pipelines.family
@@ -129,6 +130,15 @@ class WarmPipeline:
         """Bring everything back into host memory; it must be arranged before the next picture."""
         self.forget()
         self._pipelines.placement.undo()
+
+    def park(self) -> int:
+        """Bring all back into host memory, but for a copy of the transformer. Gives its bytes on the device."""
+        self.forget()
+        return self._pipelines.placement.park()
+
+    def unpark(self) -> None:
+        """Drop the copy."""
+        self._pipelines.placement.unpark()
 
     def forget_guests(self) -> None:
         """Drop what was loaded beside the model for some pictures: a ControlNet."""
@@ -206,12 +216,14 @@ class WarmPipeline:
                 started = time.perf_counter()
                 prompts, caption = self._encoded(request, plan.facts)
                 encoded = time.perf_counter()
-                caller.report("denoise", 0, plan.steps)
-                latents = self._denoised(plan, prompts, caller)
+                begin_denoising = partial(caller.report, "denoise", 0, plan.steps)
+                begin_denoising()
+                with self._vae.encoding(request, begin_denoising) as way_in:
+                    latents = self._denoised(plan, prompts, caller)
                 denoised = time.perf_counter()
                 _refuse_other_passes(len(passes), plan)
                 with decoding:
-                    drawn = self._decoder.decoded(
+                    drawn = self._vae.decoded(
                         latents, plan.size, request, lambda: caller.report("decode", plan.steps, plan.steps)
                     )
                 image = self._looked_at(request, drawn.pictures)
@@ -234,19 +246,26 @@ class WarmPipeline:
             caption=caption,
             passes=len(passes),
             adjustments=plan.adjustments,
-            arrangement=self._arrangement(drawn),
+            arrangement=self._arrangement(way_in, drawn.way),
         )
 
-    def _arrangement(self, drawn: Decoded) -> Arrangement | None:
+    def _arrangement(self, way_in: VaeWay, way_out: VaeWay) -> Arrangement | None:
         plan = self._pipelines.placement.plan
         if plan is None:
             return None
         arrangement = Arrangement(
-            plan=plan.name, exactness="exact", decoding=drawn.rung.name, steps_down=drawn.steps_down
+            plan=plan.name,
+            exactness="exact",
+            encoding=way_in.last_rung.name,
+            decoding=way_out.last_rung.name,
+            steps_down=(*way_in.steps_down, *way_out.steps_down),
         )
-        for each in (plan, drawn.rung):
-            if each.exactness != "exact":
-                arrangement = arrangement.less_exact(each.exactness, each.what)
+        if plan.exactness != "exact":
+            arrangement = arrangement.less_exact(plan.exactness, plan.what)
+        for way in (way_in, way_out):
+            for rung in dict.fromkeys(way.rungs):
+                if rung.exactness != "exact":
+                    arrangement = arrangement.less_exact(rung.exactness, rung.said_of(way.work))
         return arrangement
 
     def _looked_at(self, request: RenderRequest, pictures: tuple[Image.Image, ...]) -> Image.Image:

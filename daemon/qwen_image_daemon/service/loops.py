@@ -13,6 +13,7 @@ from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.handed_over import HandedOver, Lasting
 from qwen_image_daemon.render.loop import render_jobs
 from qwen_image_daemon.render.opening import open_renderer
+from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.renderer import Loading, Renderer
 from qwen_image_daemon.render.warm_models import OpenModel
 from qwen_image_daemon.settings import Settings
@@ -55,10 +56,10 @@ def run_loop(name: LoopName, settings: Settings, options: Options, control: Loop
 
 
 def _opener(settings: Settings, options: Options, state: Path) -> OpenModel:
-    accessories, lasting = Accessories.of(settings), Lasting(state, HandedOver())
+    accessories, lasting = Accessories.of(settings), Lasting(state, HandedOver(), parking=Parking())
 
-    def open_model(name: str, tell: Callable[[Loading], None]) -> Renderer:
-        model, told = settings.models[name], replace(lasting, tell=tell)
-        return open_renderer(model, settings.render, accessories, told, dry_run=options.dry_run)
+    def open_model(name: str, tell: Callable[[Loading], None], let_go_of_others: Callable[[], bool]) -> Renderer:
+        given = replace(lasting, tell=tell, let_go_of_others=let_go_of_others)
+        return open_renderer(settings.models[name], settings.render, accessories, given, dry_run=options.dry_run)
 
     return open_model

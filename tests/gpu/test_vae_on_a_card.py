@@ -1,4 +1,4 @@
-"""The ladder of decoding and the measured peaks on a real card: Qwen-Image's own VAE in full size, random weights.
+"""The ladder of the VAE and the measured peaks on a real card: Qwen-Image's own VAE in full size, random weights.
 
 The budgets are real: what the process may have of the card is cut with `set_per_process_memory_fraction`.
 """
@@ -17,14 +17,15 @@ from diffusers.image_processor import VaeImageProcessor
 import tiny_checkpoint
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.component_sizes import sizes_of
-from qwen_image_daemon.render.decode_ladder import Decoded, DecodeLadder
 from qwen_image_daemon.render.devices import give_back
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint
+from qwen_image_daemon.render.making_room import Room
 from qwen_image_daemon.render.memory import PLAN_OF, Memory
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.placement import WeightPlacement
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import RenderRequest
+from qwen_image_daemon.render.vae_ladder import Decoded, VaeLadder, VaeWay
 from qwen_image_daemon.settings import Quality, RenderSettings
 
 pytestmark = [
@@ -54,7 +55,7 @@ class Model:
     placement: WeightPlacement
     device: torch.device
 
-    def ladder(self, quality: Quality) -> DecodeLadder:
+    def ladder(self, quality: Quality) -> VaeLadder:
         """Make one that remembers nothing."""
         parts = [
             {name: tensor.numel() for name, tensor in part.named_parameters()}
@@ -62,7 +63,7 @@ class Model:
         ]
         footprint = ModelFootprint("random", sizes_of(*parts), "bfloat16", SIZE, 3072, lambda _: 0, "none")
         ladder = Ladder(footprint, Memory(1, 1), RenderSettings(quality=quality), Remembered.in_folder(None, 3600))
-        return DecodeLadder(self.pipeline, self.placement, ladder, lambda: give_back(self.device))
+        return VaeLadder(self.pipeline, self.placement, ladder, Room(lambda: give_back(self.device)))
 
     def latents(self) -> torch.Tensor:
         """Give the same ones each time."""
@@ -114,7 +115,7 @@ def cut_to(model: Model, budget: int) -> None:
 def reserved_for_decoding(model: Model) -> int:
     give_back(model.device)
     torch.cuda.reset_peak_memory_stats(model.device)
-    assert model.decoded().rung.name == "whole"
+    assert model.decoded().way.last_rung.name == "whole"
     return torch.cuda.max_memory_reserved(model.device)
 
 
@@ -125,7 +126,7 @@ def test_without_room_beside_the_transformer_it_goes_and_the_picture_is_the_same
 
     short = model.decoded()
 
-    assert short.rung.name == "alone"
+    assert short.way.last_rung.name == "alone"
     assert short.pictures == expected.pictures
 
 
@@ -140,10 +141,46 @@ def test_without_room_for_the_picture_it_is_decoded_as_the_settings_allow(
 
     short = model.decoded(quality)
 
-    assert short.rung.name == way
-    assert len(short.steps_down) >= 2
+    assert short.way.last_rung.name == way
+    assert len(short.way.steps_down) >= 2
     torch.cuda.set_per_process_memory_fraction(1.0, model.device)
     assert model.decoded().pictures == expected.pictures
+
+
+def test_without_room_beside_the_transformer_it_goes_while_a_picture_is_encoded_and_comes_back(
+    model: Model,
+) -> None:
+    pixels = torch.rand((1, 3, 1, SIZE.height, SIZE.width)).to(model.device, torch.bfloat16)
+
+    def encoded() -> tuple[torch.Tensor, VaeWay]:
+        model.placement.settle()
+        with torch.inference_mode(), model.ladder("lossless").encoding(REQUEST, lambda: None) as way:
+            return model.pipeline.vae.encode(pixels).latent_dist.mode(), way
+
+    give_back(model.device)
+    torch.cuda.reset_peak_memory_stats(model.device)
+    expected, way = encoded()
+    assert way.last_rung.name == "whole"
+    cut_to(model, torch.cuda.max_memory_reserved(model.device) - 2**28)
+
+    found, way = encoded()
+
+    assert way.last_rung.name == "alone"
+    assert torch.equal(found, expected)
+    assert next(model.pipeline.transformer.parameters()).device == model.device
+
+
+def test_a_transformer_that_was_left_on_the_card_is_taken_from_there(model: Model) -> None:
+    weight = model.pipeline.transformer.transformer_blocks[0].attn.to_q.weight
+    there = weight.data_ptr()
+
+    kept = model.placement.park()
+
+    assert kept > 2**30
+    assert weight.device.type == "cpu"
+    assert torch.cuda.memory_allocated(model.device) >= kept
+    model.placement.arrange(PLAN_OF["resident"], model.device)
+    assert weight.data_ptr() == there
 
 
 def test_the_peak_of_one_picture_is_measured_and_the_report_covers_all(model: Model) -> None:

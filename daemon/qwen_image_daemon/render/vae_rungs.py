@@ -1,68 +1,73 @@
-"""The ways to decode a picture, from the best to the one that takes the least of the device. Imports no torch.
+"""The ways to decode a picture, or to encode one, from the best to the one that takes the least of the device.
 
-Each takes what those before it left: what is off the device stays off, what is sliced stays sliced.
+Each takes what those before it left: what is off the device stays off, what is sliced stays sliced. No torch.
 """
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Literal
 
 from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.renderer import Exactness
 from qwen_image_daemon.settings import Quality
+
+VaeWork = Literal["encoded", "decoded"]
+"""What becomes of a picture."""
 
 _TILES: Final = (512, 256, 128)
 """The VAEs' own tiles have 256 pixels a side. Larger ones leave fewer seams, smaller ones take less memory."""
 
 
 @dataclass(frozen=True, slots=True)
-class DecodeRung:
-    """One way to decode."""
+class VaeRung:
+    """One way to encode or to decode."""
 
     name: str
-    what: str
-    """What is done, in a sentence without its full stop."""
+    how: str
+    """It is done, in words that end a sentence."""
     exactness: Exactness = "exact"
     tile: int | None = None
     """Pixels of a tile's side; None: whole."""
 
+    def said_of(self, work: VaeWork) -> str:
+        """Say what is done, in a sentence without its full stop."""
+        return f"the picture was {work} {self.how}"
 
-WHOLE: Final = DecodeRung("whole", "the picture was decoded in one piece")
-ALONE: Final = DecodeRung("alone", "the picture was decoded with everything but the VAE off the device")
-SLICED: Final = DecodeRung("sliced", "layers were decoded one after the other, not together", "float-drift")
-CPU: Final = DecodeRung("cpu", "the picture was decoded on the CPU", "float-drift")
 
-RUNGS: Final[tuple[DecodeRung, ...]] = (
+WHOLE: Final = VaeRung("whole", "in one piece")
+ALONE: Final = VaeRung("alone", "with everything but the VAE off the device")
+SLICED: Final = VaeRung("sliced", "one layer after the other, not all together", "float-drift")
+CPU: Final = VaeRung("cpu", "on the CPU", "float-drift")
+
+RUNGS: Final[tuple[VaeRung, ...]] = (
     WHOLE,
     ALONE,
     # How a convolution is computed, and so how it rounds, may depend on how many pictures it is given.
     SLICED,
-    *(
-        DecodeRung(f"tiles-{side}", f"the picture was decoded in tiles of {side} pixels", "lossy", side)
-        for side in _TILES
-    ),
+    *(VaeRung(f"tiles-{side}", f"in tiles of {side} pixels", "lossy", side) for side in _TILES),
     CPU,
 )
 """Best first: what changes the picture most comes after what does not, but before minutes of the CPU."""
 
-RUNG_OF: Final[Mapping[str, DecodeRung]] = MappingProxyType({rung.name: rung for rung in RUNGS})
+RUNG_OF: Final[Mapping[str, VaeRung]] = MappingProxyType({rung.name: rung for rung in RUNGS})
 
 
 @dataclass(frozen=True, slots=True)
-class Decoding:
-    """What there is to decode, and what is allowed for it."""
+class VaeTask:
+    """What there is to encode or to decode, and what is allowed for it."""
 
+    work: VaeWork
     size: Size
     pictures: int
-    """That are decoded together: the layers of a layered request."""
+    """That are computed together: the layers of a layered request."""
     quality: Quality
     has_device: bool
     """There is a device beside the host's memory."""
     has_company: bool
     """There is something beside the VAE on the device that can go."""
 
-    def rungs(self) -> Iterator[DecodeRung]:
+    def rungs(self) -> Iterator[VaeRung]:
         """Give the ways that come into question, best first."""
         for rung in RUNGS:
             if rung is SLICED and self.pictures == 1:
