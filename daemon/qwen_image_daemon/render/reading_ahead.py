@@ -62,7 +62,7 @@ class ReadingAhead:
             raise self._fault
 
     def look(self) -> None:
-        """Tell where loading is, unless the threads that read do. Raises likewise. Call it often: it costs little."""
+        """Tell where loading is, unless the threads that read do. Raises likewise. May be called often."""
         self.check()
         if not self._missing:
             self._tell(self._next)
@@ -137,7 +137,7 @@ def _read(path: Path, offset: int) -> int:
             while place < end and (sent := os.sendfile(nowhere.fileno(), file.fileno(), place, end - place)):
                 place += sent
         except OSError:
-            # Other systems send to nothing but sockets, some file systems not at all. What is unreadable is so again.
+            # Other systems send to sockets only, some file systems not at all. What is unreadable is so again.
             file.seek(place)
             while place < end and (read := len(file.read(min(_PLAIN_BYTES, end - place)))):
                 place += read

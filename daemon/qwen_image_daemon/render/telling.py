@@ -13,8 +13,8 @@ _SECONDS_BETWEEN: Final = 0.25
 class Telling:
     """Hands progress to the caller, not more often than anyone looks, and from one thread at a time.
 
-    `is_callers_own` turns true where the caller's function raises; while it merely runs in one thread, what another
-    one raises is not its own.
+    `is_callers_own` turns true where the caller's function raises. While it merely runs in one thread, what
+    another one raises is not its own.
     """
 
     def __init__(self, tell: Callable[[Loading], None], clock: Callable[[], float] = time.monotonic) -> None:
