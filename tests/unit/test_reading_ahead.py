@@ -130,7 +130,7 @@ def test_a_file_that_cannot_be_read_is_named_instead_of_killing_who_maps_it(
 ) -> None:
     """Torn media: nothing of a disk can make them on demand, so the system's answer is put in."""
 
-    def torn(*_: object) -> int:
+    def torn(*_: object, **__: object) -> int:
         raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(os, "sendfile", torn)

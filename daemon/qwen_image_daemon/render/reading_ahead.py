@@ -73,27 +73,14 @@ class ReadingAhead:
         self.look()
 
     def _bring(self, path: Path, offset: int, part: str, count: Count) -> None:
-        try:
-            length = _read(path, offset)
-        except OSError as error:
-            # Whoever touched its mapping would be killed by the system, without a word.
-            self._fail(
-                ModelUnavailable(
-                    f"{path} cannot be read: {error}",
-                    "Look into the kernel's log (dmesg) for the disk or the share, and copy the file anew.",
-                )
-            )
+        if self._fault is not None:
             return
         try:
-            count.add(length, part)
+            count.add(_in_memory(path, offset), part)
         except BaseException as error:  # noqa: BLE001  the thread that loads raises it
-            self._fail(error)
+            self._fault = error
         with self._lock:
             self._missing -= 1
-
-    def _fail(self, fault: BaseException) -> None:
-        self._fault = self._fault or fault
-        self.leave()
 
 
 @contextmanager
@@ -128,8 +115,19 @@ def _part(component: str, number: int, count: int) -> str:
     return component if count == 1 else f"{component}, file {number} of {count}"
 
 
+def _in_memory(path: Path, offset: int) -> int:
+    """Wait until a piece is in the page cache, and give its length. Raises ModelUnavailable."""
+    try:
+        return _read(path, offset)
+    except OSError as error:
+        # Whoever touched its mapping would be killed by the system, without a word.
+        raise ModelUnavailable(
+            f"{path} cannot be read: {error}",
+            "Look into the kernel's log (dmesg) for the disk or the share, and copy the file anew.",
+        ) from None
+
+
 def _read(path: Path, offset: int) -> int:
-    """Wait until a piece is in the page cache, and give its length. Raises OSError."""
     with path.open("rb", buffering=0) as file, Path(os.devnull).open("wb", buffering=0) as nowhere:
         place, end = offset, min(offset + _PIECE_BYTES, path.stat().st_size)
         try:
