@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
@@ -28,7 +29,7 @@ from tiny_checkpoint import build
 from tiny_models import PLAIN, SETTINGS, loaded
 
 SIDES = (64, 96, 128)
-LEAST_ROUNDS = 3
+LEAST_ROUNDS = 2
 
 
 def main() -> None:
@@ -54,10 +55,16 @@ def measure(renderer: DiffusersRenderer, allowed_seconds: float) -> None:
     for number in itertools.count():
         for policy in policies[number % len(policies) :] + policies[: number % len(policies)]:
             seconds[policy].append(jobs_with(renderer, policy))
+        # After each round: whoever ends it early has figures, too.
+        print(f"{number + 1} rounds of {len(SIDES)} jobs with each policy")
+        tell(seconds)
         if number + 1 >= LEAST_ROUNDS and time.monotonic() > until:
             break
+
+
+def tell(seconds: Mapping[Cleanup, Sequence[tuple[float, float]]]) -> None:
+    """Print the medians so far."""
     never = statistics.median(whole for whole, _ in seconds["never"])
-    print(f"{number + 1} rounds of {len(SIDES)} jobs with each policy")
     for policy, rounds in seconds.items():
         whole = statistics.median(each for each, _ in rounds)
         cleaning = statistics.median(each for _, each in rounds)
