@@ -15,8 +15,9 @@ from safetensors.torch import load_file, save_file
 
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.devices import choose_device, lacking
+from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.opening import open_renderer
-from qwen_image_daemon.render.renderer import ModelInfo, ModelUnavailable
+from qwen_image_daemon.render.renderer import Loading, ModelInfo, ModelUnavailable, RenderStopped
 from qwen_image_daemon.settings import ModelSettings, Precision, RenderSettings
 
 TRANSFORMER = "transformer/diffusion_pytorch_model.safetensors"
@@ -69,6 +70,37 @@ def test_a_whole_checkpoint_loads_and_says_what_it_is(tiny_checkpoint: Path) -> 
     assert info.notes == ()
     assert set(info.versions) == {"qwen-image-daemon", "torch", "diffusers", "transformers", "pillow"}
     assert info.load_seconds > 0
+
+
+def told_of(tell: Callable[[Loading], None], source: Path) -> None:
+    """Load, and let the function hear how far it is."""
+    settings = RenderSettings(device="cpu", precisions=("float32",))
+    model = ModelSettings(family="demo", source=str(source))
+    with open_renderer(model, settings, Accessories(), Lasting(tell=tell), dry_run=False):
+        pass
+
+
+def test_loading_tells_the_bytes_in_memory_out_of_all_and_then_that_it_arranges(tiny_checkpoint: Path) -> None:
+    told: list[Loading] = []
+
+    told_of(told.append, tiny_checkpoint)
+
+    size = sum(file.stat().st_size for file in tiny_checkpoint.rglob("*.safetensors"))
+    read = [loading for loading in told if loading.stage == "read"]
+    assert read[0] == Loading("read", 0, size)
+    assert {loading.total_bytes for loading in read} == {size}
+    assert read[-1].done_bytes == size
+    assert {loading.stage for loading in told[len(read) :]} == {"arrange"}
+
+
+@pytest.mark.parametrize("stage", ["read", "arrange"])
+def test_a_stop_is_obeyed_in_every_stage(tiny_checkpoint: Path, stage: str) -> None:
+    def stop(loading: Loading) -> None:
+        if loading.stage == stage and loading.done_bytes == loading.total_bytes:
+            raise RenderStopped
+
+    with pytest.raises(RenderStopped):
+        told_of(stop, tiny_checkpoint)
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:

@@ -50,6 +50,28 @@ def test_another_stage_is_told_at_once_and_another_part_in_its_time() -> None:
     assert told == [first, second, last]
 
 
+def test_the_same_again_is_told_when_someone_may_look_again() -> None:
+    """It is no news, but a sign of life, and the caller's chance to stop."""
+    told: list[Loading] = []
+    clock = Clock()
+    telling = Telling(told.append, clock)
+
+    for moment in (0.0, 0.1, 0.2, 0.3):
+        clock.now = 100.0 + moment
+        telling(Loading("arrange"))
+
+    assert len(told) == 2
+
+
+def test_what_is_raised_elsewhere_while_the_caller_hears_is_not_its_own() -> None:
+    telling = Telling(lambda _: heard.append(telling.is_callers_own()))
+    heard: list[bool] = []
+
+    telling(fetching(1))
+
+    assert heard == [False]
+
+
 def test_what_the_caller_raises_is_known_for_its_own() -> None:
     def stop(_: Loading) -> None:
         raise RenderStopped

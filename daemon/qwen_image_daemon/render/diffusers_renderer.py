@@ -14,6 +14,7 @@ import torch
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
+from qwen_image_daemon.render.between_operations import BetweenOperations
 from qwen_image_daemon.render.cleaning import Cleaning
 from qwen_image_daemon.render.component_sizes import sizes_of
 from qwen_image_daemon.render.devices import choose_device, give_back, is_the_hosts, lacking
@@ -41,7 +42,7 @@ from qwen_image_daemon.render.quantised_files import (
     refuse_unusable_folder,
 )
 from qwen_image_daemon.render.quantisers import refuse_lacking
-from qwen_image_daemon.render.reading_in import read_in
+from qwen_image_daemon.render.reading_ahead import reading_ahead
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import (
     BadPicture,
@@ -118,9 +119,9 @@ class DiffusersRenderer:
             refuse_unusable(file)
             self._refuse_quantising_again(str(file))
         found = translated(lambda: pipeline_class(self._model), self._loading_failure)
-        provided = translated(lambda: self._provided(device), self._loading_failure, self._telling.is_callers_own)
+        provided = translated(self._provided, self._loading_failure, self._telling.is_callers_own)
         self._local = _at(self._model, provided.folder)
-        loaded, precision, notes = self._first_that_works(device)
+        loaded, precision, notes = self._first_that_works(provided, device)
         info = ModelInfo(
             family=self._model.family,
             licence=MODELS[self._model.family].licence,
@@ -253,14 +254,16 @@ class DiffusersRenderer:
     def _loading_failure(self, fault: Exception) -> RenderError:
         return loading_failure(fault, self._model.source)
 
-    def _first_that_works(self, device: torch.device) -> tuple[ArrangedModel, Precision, tuple[str, ...]]:
+    def _first_that_works(
+        self, provided: Provided, device: torch.device
+    ) -> tuple[ArrangedModel, Precision, tuple[str, ...]]:
         """Try the settings' precisions in turn. The notes say which were passed over, and why."""
         passed_over: dict[Precision, str] = {}
         for precision in self._settings.precisions:
             reason = lacking(device, precision)
             if reason is None:
                 try:
-                    return self._opened(device, precision), precision, _notes(passed_over)
+                    return self._opened(provided, device, precision), precision, _notes(passed_over)
                 except OutOfMemory:
                     # A later precision is not expected to be smaller.
                     give_back(device)
@@ -278,47 +281,54 @@ class DiffusersRenderer:
             "Fetch the checkpoint again where it may be broken; otherwise set render.precisions or render.device.",
         )
 
-    def _opened(self, device: torch.device, precision: Precision) -> ArrangedModel:
+    def _opened(self, provided: Provided, device: torch.device, precision: Precision) -> ArrangedModel:
         """Load in one precision and look at a trial picture. Raises RenderErrors."""
 
         def opened() -> ArrangedModel:
-            trust = self._settings.trust_remote_code
             at_hand = self._claimed(device, precision)
             # Once the model before it is gone, and before anything of this one is there.
             memory = free_memory(device)
             if memory.device is not None:
                 # What others keep there goes where this one needs it.
                 memory = replace(memory, device=memory.device + self._kept_by_others)
-            pipeline = load_pipeline(self._local, precision, at_hand, trust_remote_code=trust)
-            refuse_incomplete(pipeline, self._model.source)
-            ladder = self._ladder(pipeline, precision, memory)
+            needed = {name: files for name, files in provided.weights.items() if name not in at_hand}
+            with reading_ahead(needed, memory.host, self._telling) as ahead, BetweenOperations(ahead.look):
+                loaded = self._arranged(device, precision, at_hand, memory)
+                ahead.afterwards(Loading("arrange"))
+                loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
+            return loaded
 
-            def return_unused() -> None:
-                give_back(device)
-                self._heap.trim()
+        return translated(opened, self._loading_failure, self._telling.is_callers_own)
 
-            room = Room(
-                return_unused,
-                self._let_go_of_others,
-                is_the_hosts(device),
-                self._parking or Parking(),
-                owner=self,
-            )
-            warm = self._warm(pipeline, precision, ladder, room)
-            return ArrangedModel(warm, ladder, PeakMeter(device), device, room)
+    def _arranged(
+        self, device: torch.device, precision: Precision, at_hand: dict[str, Any], memory: Memory
+    ) -> ArrangedModel:
+        """Load what is not at hand, and be ready to bring it to the device. Raises what the libraries raise."""
+        trust = self._settings.trust_remote_code
+        pipeline = load_pipeline(self._local, precision, at_hand, trust_remote_code=trust)
+        refuse_incomplete(pipeline, self._model.source)
+        ladder = self._ladder(pipeline, precision, memory)
 
-        loaded = translated(opened, self._loading_failure, self._telling.is_callers_own)
-        self._telling(Loading("arrange"))
-        loaded.draw(trial_request(self._family), CallerProgress(lambda _: None), self._loading_failure)
-        return loaded
+        def return_unused() -> None:
+            give_back(device)
+            self._heap.trim()
 
-    def _provided(self, device: torch.device) -> Provided:
-        """Bring the checkpoint onto this machine, look whether it is as it should be, and read it."""
+        room = Room(
+            return_unused,
+            self._let_go_of_others,
+            is_the_hosts(device),
+            self._parking or Parking(),
+            owner=self,
+        )
+        warm = self._warm(pipeline, precision, ladder, room)
+        return ArrangedModel(warm, ladder, PeakMeter(device), device, room)
+
+    def _provided(self) -> Provided:
+        """Bring the checkpoint onto this machine, and look whether it is as it should be."""
         provided = provided_model(self._model, self._state, self._telling)
         refuse_unusable_folder(provided.folder, self._model.source, self._model.transformer_file)
         if "transformer" in quantised_in(provided.folder):
             self._refuse_quantising_again(f"the transformer of {self._model.source}")
-        read_in(provided.weights, free_memory(device).host, self._telling)
         return provided
 
     def _claimed(self, device: torch.device, precision: Precision) -> dict[str, Any]:

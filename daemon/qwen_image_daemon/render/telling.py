@@ -13,7 +13,8 @@ _SECONDS_BETWEEN: Final = 0.25
 class Telling:
     """Hands progress to the caller, not more often than anyone looks, and from one thread at a time.
 
-    `is_callers_own` turns true while the caller's function runs and stays so where it raises.
+    `is_callers_own` turns true where the caller's function raises. While it merely runs in one thread, what
+    another one raises is not its own.
     """
 
     def __init__(self, tell: Callable[[Loading], None], clock: Callable[[], float] = time.monotonic) -> None:
@@ -22,23 +23,26 @@ class Telling:
         self._lock = threading.Lock()
         self._last: Loading | None = None
         self._told_at = 0.0
-        self._with_caller = False
+        self._has_raised = False
 
     def __call__(self, loading: Loading) -> None:
         """Call the caller's function where a stage begins or ends, or after some time."""
         with self._lock:
             last, now = self._last, self._clock()
             goes_on = last is not None and last.stage == loading.stage
-            if goes_on and loading.done_bytes < loading.total_bytes and now - self._told_at < _SECONDS_BETWEEN:
+            is_news = not goes_on or (loading.done_bytes >= loading.total_bytes and loading != last)
+            if not is_news and now - self._told_at < _SECONDS_BETWEEN:
                 return
             self._last, self._told_at = loading, now
-            self._with_caller = True
-            self._tell(loading)
-            self._with_caller = False
+            try:
+                self._tell(loading)
+            except BaseException:
+                self._has_raised = True
+                raise
 
     def is_callers_own(self) -> bool:
-        """Say whether the exception that is under way came out of the caller's function."""
-        return self._with_caller
+        """Say whether an exception that is under way came out of the caller's function."""
+        return self._has_raised
 
 
 class Count:
