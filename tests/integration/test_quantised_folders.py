@@ -39,9 +39,7 @@ def _needs(library: Any) -> pytest.MarkDecorator:
 
 
 EACH = [
-    pytest.param(
-        name, marks=[_needs(packing.library), *([] if name.startswith("nf4") else [pytest.mark.slow])], id=name
-    )
+    pytest.param(name, marks=[_needs(packing.library), pytest.mark.slow], id=name)
     for name, packing in PACKINGS.items()
 ]
 
@@ -87,6 +85,7 @@ def test_it_draws_what_the_librarys_own_weights_draw_in_every_kind_of_arrangemen
     assert card.used == 0
 
 
+@pytest.mark.slow
 @_needs("bitsandbytes")
 def test_loras_lie_over_packed_matrices_and_leave_no_trace(
     tiny_checkpoint: Path, tmp_path: Path, card: Card
@@ -118,6 +117,7 @@ def _difference(one: bytes, other: bytes) -> float:
     return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
 
 
+@pytest.mark.slow
 @_needs("bitsandbytes")
 def test_what_the_files_headers_say_is_what_the_loaded_model_takes(copy: Path) -> None:
     whole = sizes_of_folder(copy, 4)
@@ -268,6 +268,7 @@ def test_it_is_not_quantised_a_second_time(copy: Path) -> None:
     assert f"would quantise the transformer of {copy} a second time" in str(refusal(copy, "float8"))
 
 
+@pytest.mark.slow
 @_needs("bitsandbytes")
 def test_a_part_of_a_matrix_that_is_missing_is_named(copy: Path) -> None:
     quantise(copy, "transformer", PACKINGS["nf4"])
@@ -279,6 +280,7 @@ def test_a_part_of_a_matrix_that_is_missing_is_named(copy: Path) -> None:
     assert f"lacks {gone}, a part of a packed matrix" in str(refusal(copy))
 
 
+@pytest.mark.slow
 @_needs("bitsandbytes")
 def test_a_tensor_that_the_model_has_no_place_for_is_named(copy: Path) -> None:
     quantise(copy, "transformer", PACKINGS["nf4"])
