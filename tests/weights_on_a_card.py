@@ -63,7 +63,7 @@ class CardWeights:
     encoding: int
     vae: int
     in_8_bits: int
-    """The transformer, with the matrices of its blocks in one byte for each parameter."""
+    """The transformer, with the matrices of its blocks in float8."""
     modulation_in_8_bits: int
 
     @classmethod
@@ -120,4 +120,5 @@ def _own_bytes(tensors: Iterable[torch.Tensor]) -> int:
 
 def _saved_by_8_bits(modules: Iterable[nn.Module]) -> int:
     matrices = [part.weight for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
-    return sum(matrix.nbytes - matrix.numel() for matrix in matrices)
+    # One byte for each parameter, and a scale in the weights' own precision for each row.
+    return sum(matrix.nbytes - matrix.numel() - len(matrix) * matrix.element_size() for matrix in matrices)
