@@ -22,6 +22,7 @@ from qwen_image_daemon.render.handed_over import SHAREABLE, HandedOver, Lasting
 from qwen_image_daemon.render.memory import Memory
 from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.renderer import Control
+from qwen_image_daemon.render.streaming import tensors_of
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, PlanName
 from tiny_models import PLAIN, SETTINGS, Card, TinyModel, loaded, picture
 
@@ -173,13 +174,12 @@ def paired(
         with renderer(sibling) as alone:
             components = TinyModel(alone).pipeline
             one, transformer = (
-                sum(tensor.nbytes for part in parts for tensor in part.parameters())
+                sum(tensor.nbytes for part in parts for tensor in tensors_of(part))
                 for parts in (
                     (components.transformer, components.text_encoder, components.vae),
                     (components.transformer,),
                 )
             )
-            copied = sum(tensor.nbytes for tensor in components.transformer.buffers()) + transformer
         monkeypatch.setattr(
             "qwen_image_daemon.render.diffusers_renderer.free_memory",
             lambda _: Memory(one + transformer + spare - card.used, 2**40),
@@ -197,7 +197,7 @@ def paired(
                     first_alone,
                     TinyModel(second).bytes_of(PLAIN),
                     all_of_one,
-                    copied,
+                    transformer,
                 )
         assert card.used == 0
 

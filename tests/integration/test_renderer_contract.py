@@ -204,7 +204,10 @@ def test_image_to_image_runs_as_many_steps_as_the_strength_leaves(
 
     assert rendering.steps == expected
     denoised = [progress.step for progress in told if progress.stage == "denoise"]
-    assert denoised == list(range(expected + 1))
+    # While pictures are encoded, step 0 is told again: a sign of life.
+    assert denoised == sorted(denoised)
+    assert list(dict.fromkeys(denoised)) == list(range(expected + 1))
+    assert denoised.count(0) <= 2
 
 
 def test_image_to_image_keeps_more_of_the_source_at_low_strength(renderer: Renderer) -> None:

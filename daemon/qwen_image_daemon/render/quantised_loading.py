@@ -4,6 +4,7 @@ Not by diffusers and transformers: they make layers of the libraries' own, want 
 of reach of the one owner of all weights.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
@@ -44,14 +45,18 @@ def load_quantised_transformer(checkpoint: Path, precision: torch.dtype) -> Any:
 def load_quantised_text_encoder(kind: str, checkpoint: Path, precision: torch.dtype) -> Any:
     """Load a text encoder, a class of transformers. Otherwise as `load_quantised_transformer`."""
     folder = checkpoint / "text_encoder"
-    config = transformers.AutoConfig.from_pretrained(folder)
-    del config.quantization_config
+    encoder_class = getattr(transformers, kind)
+    # Not by AutoConfig, which a file may name a class of its own.
+    described = json.loads((folder / "config.json").read_bytes())
+    del described["quantization_config"]
+    config = encoder_class.config_class.from_dict(described)
     with init_empty_weights():
-        encoder = getattr(transformers, kind)._from_config(config, dtype=precision)  # noqa: SLF001  as its loader does
+        encoder = encoder_class._from_config(config, dtype=precision)  # noqa: SLF001  as its loader does
     filled = _filled(encoder, folder, _todays_names(encoder), precision)
     filled.tie_weights()
-    if (folder / transformers.utils.GENERATION_CONFIG_NAME).is_file():
-        filled.generation_config = transformers.GenerationConfig.from_pretrained(folder)
+    generation = folder / transformers.utils.GENERATION_CONFIG_NAME
+    if generation.is_file():
+        filled.generation_config = transformers.GenerationConfig.from_dict(json.loads(generation.read_bytes()))
     return filled
 
 
@@ -79,7 +84,7 @@ def _filled(skeleton: Any, folder: Path, renamed: Callable[[str], str], precisio
             _CURE,
         )
     log.info("weights.packed", component=folder.name, layers=len(found.packed), tensors=len(weights))
-    return skeleton.requires_grad_(requires_grad=False).eval()
+    return skeleton.requires_grad_(requires_grad=False).train(mode=False)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module | None:
