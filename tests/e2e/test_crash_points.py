@@ -10,17 +10,8 @@ SMALL = "width = 64\nheight = 64\nnum_inference_steps = 2\n"
 JOBS = {"three": f'prompt = "x"\nnum_images = 3\nseed = 7\n{SMALL}', "one": f'prompt = "y"\nseed = 5\n{SMALL}'}
 BATCH = 'prompt = "z"\nnum_inference_steps = 2\nwidth = 64\nheight = 64\n[matrix]\nseed = [3, 5, 8]\n'
 NAMES = [*JOBS, "batch-1", "batch-2", "batch-3"]
-OFTEN = {
-    "take-in.committed",
-    "take-in.handed-over",
-    "take-in.batch-opened",
-    "render.attempt-marked",
-    "render.image-written",
-    "render.finished",
-    "give-out.built",
-    "give-out.published",
-}
-"""Where a job changes hands. The others come with `make slow`, and three times each with `make torture`."""
+OFTEN = {"take-in.handed-over", "render.image-written"}
+"""The ordinary suite has a kill at each of the others in test_torture_kills.py; these come with `make slow`."""
 
 
 def drawn(box: Box) -> dict[str, bytes]:

@@ -62,17 +62,16 @@ def test_a_second_stop_leaves_the_image_at_the_next_step(box: Box) -> None:
 
 def test_sigterm_in_the_middle_of_a_real_image_loses_nothing(tiny_box: Box) -> None:
     # The tiny model is quick: large pictures and many steps give time to interrupt it.
-    job = 'prompt = "a red circle"\nnum_images = 3\nnum_inference_steps = 200\nseed = 3\nwidth = 320\nheight = 320'
+    job = 'prompt = "a red circle"\nnum_images = 2\nnum_inference_steps = 100\nseed = 3\nwidth = 256\nheight = 256'
     tiny_box.drop("real.toml", job)
     with tiny_box.running() as daemon:
         eventually(lambda: (tiny_box.status().get("current") or {}).get("step"), "a step to be done")
         assert daemon.stop() == 0
-    assert len(list(tiny_box.spool.glob("queue/*/images/*.json"))) in {1, 2}
-    assert tiny_box.call("run", "--once").returncode == 0
-    interrupted = tiny_box.result("real")
-    assert [image.seed for image in interrupted.images] == [3, 4, 5]
+    assert len(list(tiny_box.spool.glob("queue/*/images/*.json"))) == 1
     tiny_box.drop("undisturbed.toml", job)
     assert tiny_box.call("run", "--once").returncode == 0
+    interrupted = tiny_box.result("real")
+    assert [image.seed for image in interrupted.images] == [3, 4]
     undisturbed = tiny_box.result("undisturbed")
     assert [image.file.sha256 for image in interrupted.images] == [
         image.file.sha256 for image in undisturbed.images
