@@ -76,7 +76,9 @@ def _latents(options: argparse.Namespace) -> None:
 
 
 def _transformer(options: argparse.Namespace) -> None:
-    settings = Settings(options.minutes, options.seed, compiled=not options.eager, layers=options.layers)
+    settings = Settings(
+        options.minutes, options.seed, options.rate, compiled=not options.eager, layers=options.layers
+    )
     training = start(options.work, settings, _device(options.device))
     train(training, options.work / "transformer-run")
     log.info("transformer.trained steps=%d samples=%d", training.step, training.seen)
@@ -166,6 +168,9 @@ def _parser() -> argparse.ArgumentParser:
         "--share", type=float, default=1.0, help="latents: this part of the usual number of scenes"
     )
     parser.add_argument("--eager", action="store_true", help="transformer: don't compile the blocks")
+    parser.add_argument(
+        "--rate", type=float, help="transformer: highest learning rate; default 3e-3, for a refinement 1.5e-3"
+    )
     parser.add_argument(
         "--layers", type=int, help="transformer: this many, the additional ones without an effect at first"
     )

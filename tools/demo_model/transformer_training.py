@@ -49,6 +49,8 @@ MAX_TOKENS: Final = 8192
 NEW_LAYERS: Final = 6
 """How deep a transformer that begins from nothing is."""
 
+_FIRST_RATE: Final = 3e-3
+_REFINING_RATE: Final = 1.5e-3
 _SHORT_CAPTION: Final = 24
 _LONG_CAPTION: Final = 40
 _TOKENS_IN_A_BATCH: Final = 128 * (64 + _SHORT_CAPTION)
@@ -64,12 +66,12 @@ class Settings:
     From `text_until` on the text encoder is its average and learns no more, which makes the rest a fifth faster.
     `outline_weight` says how much more a picture with little outline counts: not at all at 0, in inverse
     proportion at 1. `reading_weight` is that of the second lesson. `layers` is how deep the transformer becomes:
-    as deep as it is, or as NEW_LAYERS, unless given.
+    as deep as it is, or as NEW_LAYERS, unless given. `learning_rate` is the highest one that matrices get.
     """
 
     minutes: float
     seed: int = 0
-    learning_rate: float = 3e-3
+    learning_rate: float | None = None
     decay_from: float = 0.4
     text_until: float = 0.5
     dropout: float = 0.10
@@ -88,7 +90,7 @@ class Settings:
         """
         return dataclasses.replace(
             self,
-            learning_rate=1.5e-3,
+            learning_rate=self.learning_rate or _REFINING_RATE,
             decay_from=0.0,
             text_until=0.0,
             reading_weight=0.0,
@@ -330,7 +332,8 @@ class Training:
             Muon(matrices, lr=1.0, weight_decay=0.01),
             torch.optim.AdamW(others, lr=1.0, betas=(0.9, 0.98), weight_decay=0.0, fused=True),
         )
-        self.rates = (settings.learning_rate, settings.learning_rate * 2 / 3)
+        rate = settings.learning_rate or _FIRST_RATE
+        self.rates = (rate, rate * 2 / 3)
         self._text_is_learnt = False
         self.step = 0
         self.seconds = 0.0
