@@ -39,7 +39,9 @@ def renderer(
 ) -> DiffusersRenderer:
     model = ModelSettings(family=family, source=str(folder))
     settings = SETTINGS.model_copy(update={"placement": placement})
-    return DiffusersRenderer(model, settings, Accessories(), Lasting(handed_over=handed_over, parking=parking))
+    return DiffusersRenderer(
+        model, settings, Accessories(), Lasting(handed_over=handed_over, parking=parking or Parking(is_open=False))
+    )
 
 
 @pytest.fixture

@@ -31,7 +31,6 @@ from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.packed_layers import formats_in, parameters_of
-from qwen_image_daemon.render.parking import Parking
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
 from qwen_image_daemon.render.quantised_files import (
@@ -150,8 +149,7 @@ class DiffusersRenderer:
         device = loaded.device
         if self._handed_over is not None:
             self._handed_over.take_back(self)
-        if self._parking is not None:
-            self._parking.forget(self)
+        self._parking.forget(self)
         if not self._stands_by:
             # What is handed over is whole and in host memory, however this model was arranged.
             loaded.warm.forget_arrangement()
@@ -175,8 +173,7 @@ class DiffusersRenderer:
         loaded, _ = self._entered
         self._used = True
         self._stands_by = False
-        if self._parking is not None:
-            self._parking.forget(self)
+        self._parking.forget(self)
         rendering = loaded.draw(request, CallerProgress(progress), rendering_failure)
         return _lossy(rendering, self._lossy_by)
 
@@ -191,14 +188,13 @@ class DiffusersRenderer:
         give_back(loaded.device)
 
     def _park(self, loaded: ArrangedModel) -> None:
-        parking = self._parking
         # On a device whose memory is the host's a copy would take what the host's own tensors are in.
-        if parking is None or not parking.is_open or is_the_hosts(loaded.device):
+        if not self._parking.is_open or is_the_hosts(loaded.device):
             loaded.warm.forget_arrangement()
             return
         kept = loaded.warm.park()
         if kept:
-            parking.keep(self, kept, loaded.warm.unpark)
+            self._parking.keep(self, kept, loaded.warm.unpark)
 
     def clean_up(self) -> CleanUp:
         """Clear memory as `render.cleanup` says. Raises DeviceLost where the accelerator is gone."""
@@ -235,7 +231,7 @@ class DiffusersRenderer:
 
     @property
     def _kept_by_others(self) -> int:
-        return 0 if self._parking is None else self._parking.bytes_beside(self)
+        return self._parking.bytes_beside(self)
 
     @property
     def _entered(self) -> tuple[ArrangedModel, ModelInfo]:
@@ -317,7 +313,7 @@ class DiffusersRenderer:
             return_unused,
             self._let_go_of_others,
             is_the_hosts(device),
-            self._parking or Parking(),
+            self._parking,
             owner=self,
         )
         warm = self._warm(pipeline, precision, ladder, room)

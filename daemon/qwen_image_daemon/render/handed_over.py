@@ -5,7 +5,8 @@ the next model is arranged anew there, in the memory that is free then. No torch
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -74,8 +75,8 @@ class Lasting:
     """What may outlast it in memory, until the next model is there."""
     tell: Callable[[Loading], None] = unheard
     """Who hears how far loading is, here and where a ControlNet is loaded later. What it raises passes through."""
-    parking: Parking | None = None
-    """Knows whose transformers stay on the device while their models stand by; without one none does."""
+    parking: Parking = field(default_factory=partial(Parking, is_open=False))
+    """Knows whose transformers stay on the device while their models stand by; a closed one keeps none."""
     let_go_of_others: Callable[[], bool] = nothing_stands_by
     """Unloads the models that stand by, where the host's memory runs out, and says whether there were any."""
 

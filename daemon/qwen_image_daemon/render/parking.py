@@ -22,10 +22,10 @@ class Parking:
     of this card is wrong then, and each change of models would cost a picture's time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_open: bool = True) -> None:
         self._kept: dict[int, tuple[int, Callable[[], None]]] = {}
         """By owner, in the order in which they came to stand by: bytes, and what drops them."""
-        self.is_open = True
+        self.is_open = is_open
 
     def keep(self, owner: object, size: int, drop: Callable[[], None]) -> None:
         """Note that a model which stands by keeps so many bytes on the device."""
