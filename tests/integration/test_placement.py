@@ -25,6 +25,7 @@ from arranged import (
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
+from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import formats_at_hand
@@ -37,7 +38,6 @@ from qwen_image_daemon.render.renderer import (
     RenderRequest,
     UnexpectedFailure,
 )
-from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import ControlNetSettings, PlanName, RenderSettings
 from tiny_models import Card, TinyModel, loaded, read_small_references
 

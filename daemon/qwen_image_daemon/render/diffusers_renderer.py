@@ -15,6 +15,7 @@ from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.arranging import ArrangedModel
 from qwen_image_daemon.render.between_operations import BetweenOperations
+from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.cleaning import Cleaning
 from qwen_image_daemon.render.component_sizes import sizes_of
 from qwen_image_daemon.render.devices import choose_device, give_back, is_the_hosts, lacking
@@ -65,7 +66,7 @@ from qwen_image_daemon.render.translation import loading_failure, rendering_fail
 from qwen_image_daemon.render.trial_pictures import trial_request
 from qwen_image_daemon.render.vae_ladder import VaeLadder
 from qwen_image_daemon.render.versions import versions_of
-from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
+from qwen_image_daemon.render.warm_pipeline import WarmPipeline
 from qwen_image_daemon.settings import ControlNetSettings, ModelSettings, Precision, RenderSettings
 
 log = structlog.get_logger()
