@@ -92,7 +92,7 @@ def model(rest: Path, file: Path, tmp_path: Path, card: Card) -> Iterator[TinyMo
 
 
 def arranged(model: TinyModel, plan: PlanName) -> bytes:
-    entered, _ = model.renderer._entered
+    entered = model.renderer._entered.loaded
     entered.warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
     return entered.warm.draw(PLAIN, CallerProgress(lambda _: None)).image.tobytes()
 

@@ -77,7 +77,7 @@ def test_it_draws_what_the_librarys_own_weights_draw_in_every_kind_of_arrangemen
         assert rendering.arrangement is not None
         assert rendering.arrangement.exactness == "lossy"
         assert rendering.arrangement.levers == tuple(f"{part} from {packed} in {packing.called}" for part in PARTS)
-        entered, _ = renderer._entered
+        entered = renderer._entered.loaded
         for plan in KINDS:
             entered.warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
             picture = entered.warm.draw(GUIDED, CallerProgress(ignore)).image
@@ -125,7 +125,7 @@ def test_what_the_files_headers_say_is_what_the_loaded_model_takes(copy: Path) -
         quantise(copy, part, PACKINGS["nf4"])
 
     with opened(copy, "cpu") as renderer:
-        entered, _ = renderer._entered
+        entered = renderer._entered.loaded
         found = entered._ladder._model.sizes
     counted = sizes_of_folder(copy, 4)
 
