@@ -351,7 +351,7 @@ def test_a_part_that_is_missing_or_not_as_it_must_be_is_named(
         ({}, "its quantization_config is none of nunchaku_lite"),
         (
             {"svdq_w4a4": {"precision": "int4", "group_size": 32, "rank": 16, "targets": ["img_in"]}},
-            "int4 in groups of 32",
+            "requires group_size=64, got 32",
         ),
         ({"awq_w4a16": {"precision": "int4", "group_size": 64, "targets": [3]}}, "targets must be strings."),
         ({"awq_w4a16": {"precision": "int4", "group_size": 32, "targets": ["img_in"]}}, "in groups of 32"),

@@ -31,8 +31,9 @@ INT4: Final = "4 bits (INT4 with a low-rank part, Nunchaku)"
 FP4: Final = "4 bits (NVFP4 with a low-rank part, Nunchaku)"
 AWQ: Final = "4 bits (AWQ, Nunchaku)"
 
-_GROUPS: Final = {"svdq_w4a4": {"int4": INT4_GROUP, "nvfp4": FP4_GROUP}, "awq_w4a16": {"int4": AWQ_GROUP}}
-"""The sizes of groups that there are, by kind and precision."""
+_SVDQ_KIND: Final = "svdq_w4a4"
+_AWQ_KIND: Final = "awq_w4a16"
+"""Under what a configuration names its layers."""
 _HALVES: Final = (torch.bfloat16, torch.float16)
 _MATRIX: Final = 2
 """Outputs and inputs."""
@@ -56,7 +57,7 @@ def sort_out_nunchaku(how: Mapping[str, Any], tensors: Mapping[str, torch.Tensor
     packed: dict[str, PackedMatrix] = {}
     for kind, precision, targets in _said(how):
         for layer in targets:
-            found = awq_layer(layer, left) if kind == "awq_w4a16" else svdq_layer(layer, left, precision)
+            found = awq_layer(layer, left) if kind == _AWQ_KIND else svdq_layer(layer, left, precision)
             packed[layer] = found.matrix
             if found.bias is not None:
                 left[f"{layer}.bias"] = found.bias
@@ -138,19 +139,15 @@ def _refuse_unless(fits: bool, layer: str, part: str, tensor: torch.Tensor) -> N
 
 def _said(how: Mapping[str, Any]) -> list[tuple[str, str, list[str]]]:
     """Give kind, precision and layers as a configuration has them. diffusers says what is one."""
+    kinds = (_SVDQ_KIND, _AWQ_KIND)
     try:
-        read = NunchakuLiteQuantizationConfig(**{name: how.get(name) for name in _GROUPS})
+        read = NunchakuLiteQuantizationConfig(**{kind: how.get(kind) for kind in kinds})
     except (ValueError, TypeError) as error:
-        raise UnknownPacking(
-            f"its quantization_config is none of nunchaku_lite: {str(error).rstrip('.')}"
-        ) from None
-    said = []
-    for kind, groups in _GROUPS.items():
-        section = getattr(read, kind)
-        if section is None:
-            continue
-        precision, size, targets = section["precision"], section["group_size"], section["targets"]
-        if groups.get(precision) != size:
-            raise UnknownPacking(f"its {kind} is {precision} in groups of {size}, which no kernel computes with")
-        said.append((kind, precision, targets))
-    return said
+        why = str(error).rstrip(".")
+        raise UnknownPacking(f"its quantization_config is none of nunchaku_lite: {why}") from None
+    sections = {kind: section for kind in kinds if (section := getattr(read, kind)) is not None}
+    # Of the others diffusers looks at the size.
+    if _AWQ_KIND in sections and sections[_AWQ_KIND]["group_size"] != AWQ_GROUP:
+        size = sections[_AWQ_KIND]["group_size"]
+        raise UnknownPacking(f"its {_AWQ_KIND} is in groups of {size}, and not of {AWQ_GROUP}")
+    return [(kind, section["precision"], section["targets"]) for kind, section in sections.items()]

@@ -56,8 +56,8 @@ def awq_matrix(parts: Parts) -> torch.Tensor:
     # By four rows, 64 inputs, row, 32 inputs, word of 16 bits, byte: bits 4j to 4j+3 of word i are input 8j+i.
     words = packed.view(torch.uint8).reshape(outputs // AWQ_ROWS, inputs // 64, AWQ_ROWS, 2, 8, 2)
     steps = torch.stack((words & 15, words >> 4), -1).permute(0, 2, 1, 3, 5, 6, 4)
-    matrix = steps.reshape(outputs, -1, AWQ_GROUP).float()
-    matrix.mul_(scales.float().T.unsqueeze(-1)).add_(parts["zeros"].float().T.unsqueeze(-1))
+    matrix = steps.reshape(outputs, -1, AWQ_GROUP) * scales.float().T.unsqueeze(-1)
+    matrix.add_(parts["zeros"].float().T.unsqueeze(-1))
     return matrix.view(outputs, inputs)
 
 
@@ -95,8 +95,9 @@ def _signed(pairs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 def _scaled(steps: torch.Tensor, scales: torch.Tensor, smooth: torch.Tensor) -> torch.Tensor:
     outputs, groups = scales.shape
-    matrix = steps.reshape(outputs, groups, -1).float()
-    return matrix.mul_(scales.unsqueeze(-1)).view(outputs, -1).div_(vectors(smooth).T)
+    # Each pass over a matrix counts, for every forward: the first product makes it of floats, too.
+    matrix = steps.reshape(outputs, groups, -1) * scales.unsqueeze(-1)
+    return matrix.view(outputs, -1).div_(vectors(smooth).T)
 
 
 def _with_low_rank(matrix: torch.Tensor, parts: Parts) -> torch.Tensor:
