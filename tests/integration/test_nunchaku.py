@@ -281,6 +281,7 @@ def test_what_is_no_file_of_nunchakus_is_told_before_anything_is_loaded(checkpoi
         ({"num_layers": 60}, "num_layers = 60; that of"),
         ({"axes_dims_rope": [16, 56, 56]}, "axes_dims_rope = [16, 56, 56]; that of"),
         ({"zero_cond_t": True}, "zero_cond_t = true; that of"),
+        ({"patch_size": "a" * 1000}, f'patch_size = "{"a" * 59}; that of'),
     ],
 )
 def test_a_file_for_another_transformer_is_refused_with_what_differs(

@@ -45,6 +45,8 @@ _GELU_SHIFT: Final = 0.171875
 _OF_ROWS: Final = ("packed", "scales", "up", "row_scales")
 """Parts of SVDQuant that belong to outputs, tile by tile. The others belong to inputs, and are shared."""
 _UNUSED: Final = ".smooth_factor_orig"
+_SHOWN: Final = 60
+"""So many characters of a value are told."""
 
 
 def refuse_another_transformer(file: Path, checkpoint: Path, source: str) -> None:
@@ -62,10 +64,15 @@ def refuse_another_transformer(file: Path, checkpoint: Path, source: str) -> Non
         theirs, ours = said.get(name, default), config.get(name, default)
         if theirs != ours:
             raise ModelUnavailable(
-                f"{file} is for a transformer with {name} = {json.dumps(theirs)}; that of {source} has "
-                f"{json.dumps(ours)}.",
+                f"{file} is for a transformer with {name} = {_shown(theirs)}; that of {source} has "
+                f"{_shown(ours)}.",
                 "Set the source to the checkpoint that the file was made from, or name the file for this one.",
             )
+
+
+def _shown(value: object) -> str:
+    # A stranger's file: whatever there is in it, it fits into a sentence.
+    return json.dumps(value)[:_SHOWN]
 
 
 def load_nunchaku_transformer(file: Path, checkpoint: Path, precision: torch.dtype) -> Any:
