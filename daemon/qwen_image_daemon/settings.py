@@ -66,11 +66,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-def _a_gguf_file(name: str) -> str:
-    if not name.endswith(".gguf"):
+def _a_transformers_file(name: str) -> str:
+    if not name.endswith((".gguf", ".safetensors")):
         raise ValueError(
-            "only a GGUF file can stand here. A folder that bitsandbytes, torchao or SDNQ quantised is a source; "
-            "Nunchaku's files need kernels of their own: use a GGUF file or an NF4 folder in their place"
+            "only a GGUF file or one of Nunchaku's (svdq-….safetensors) can stand here. A folder that "
+            "bitsandbytes, torchao, SDNQ or diffusers' nunchaku_lite quantised is a source"
         )
     return name
 
@@ -93,10 +93,17 @@ class ModelSettings(Section):
     checkpoint's folder; it may lie there, or elsewhere (absolute). Nothing is loaded where a file differs. A file
     CHECKSUMS in the folder is used by itself."""
     transformer: (
-        Annotated[str, AfterValidator(_a_gguf_file), Field(json_schema_extra={"pattern": r"\.gguf$"})] | None
+        Annotated[
+            str,
+            AfterValidator(_a_transformers_file),
+            Field(json_schema_extra={"pattern": r"\.(gguf|safetensors)$"}),
+        ]
+        | None
     ) = None
-    """A GGUF file on this machine with the transformer in fewer bits, in place of the checkpoint's, of which all
-    else is taken. Needs the extra gguf. Every result says that it is lossy, whatever render.quality says."""
+    """A file on this machine with the transformer in fewer bits, in place of the checkpoint's, of which all
+    else is taken: a GGUF file (needs the extra gguf), or one of Nunchaku's (svdq-….safetensors, Qwen-Image 1.x;
+    needs nothing, and uses none of Nunchaku's kernels). Every result says that it is lossy, whatever
+    render.quality says."""
 
     @property
     def transformer_file(self) -> Path | None:

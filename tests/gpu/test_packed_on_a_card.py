@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from nunchaku_packing import Drawing
 from quantised_folders import PACKINGS, Packing
+from qwen_image_daemon.render.nunchaku_files import awq_layer, svdq_layer
 from qwen_image_daemon.render.packed_files import sort_out
-from qwen_image_daemon.render.packed_layers import PackedLinear
+from qwen_image_daemon.render.packed_layers import PackedLinear, PackedMatrix
 from qwen_image_daemon.render.quantisers import is_installed
 
 pytestmark = [
@@ -42,3 +44,17 @@ def test_a_matrix_is_turned_back_on_the_card_as_on_the_cpu(packing: Packing) -> 
     assert packed.weight.is_cuda
     # A scale may be multiplied in another order: one step of bfloat16.
     assert torch.allclose(packed.unpacked().cpu(), expected, rtol=2**-7, atol=0)
+
+
+@pytest.mark.parametrize("kind", ["int4", "nvfp4", "awq"])
+@torch.no_grad()
+def test_a_matrix_of_nunchakus_is_turned_back_on_the_card_into_what_it_stands_for(kind: str) -> None:
+    draw = Drawing(5)
+    layer = draw.awq(512, 3072) if kind == "awq" else draw.svdq(512, 3072, "int4" if kind == "int4" else "nvfp4")
+    parts = {f"a.{part}": tensor for part, tensor in layer.parts.items()}
+    matrix: PackedMatrix = (awq_layer("a", parts) if kind == "awq" else svdq_layer("a", parts, kind)).matrix
+
+    turned_back = matrix.unpack({name: part.to("cuda") for name, part in matrix.parts.items()})
+
+    assert turned_back.is_cuda
+    assert torch.equal(turned_back.cpu(), layer.weight.float())

@@ -230,7 +230,7 @@ def _with_libraries(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("component", "how", "told"),
     [
-        ("transformer", {"quant_method": "nunchaku_lite"}, "nunchaku_lite: only Nunchaku's own kernels"),
+        ("text_encoder", {"quant_method": "nunchaku_lite"}, "nunchaku_lite: this program cannot unpack such"),
         ("transformer", {"quant_method": "quanto"}, "quanto: this program cannot unpack such weights"),
         ("vae", {"quant_method": "bitsandbytes", "load_in_8bit": True}, "The vae of "),
         (

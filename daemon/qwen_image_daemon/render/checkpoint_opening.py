@@ -29,11 +29,13 @@ from qwen_image_daemon.render.mapped_files import are_mapped
 from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
 from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
+from qwen_image_daemon.render.nunchaku_transformer import refuse_another_transformer
 from qwen_image_daemon.render.packed_layers import formats_in, parameters_of
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
 from qwen_image_daemon.render.quantised_files import (
     UNPACKABLE,
+    is_nunchakus,
     quantised_in,
     refuse_quantised_component,
     refuse_unusable,
@@ -219,7 +221,10 @@ class CheckpointOpening:
     def _provided(self) -> Provided:
         """Bring the checkpoint onto this machine, and look whether it is as it should be."""
         provided = provided_model(self._model, self._lasting.state, self._telling)
-        refuse_unusable_folder(provided.folder, self._model.source, self._model.transformer_file)
+        file = self._model.transformer_file
+        refuse_unusable_folder(provided.folder, self._model.source, file)
+        if file is not None and is_nunchakus(file):
+            refuse_another_transformer(file, provided.folder, self._model.source)
         if "transformer" in quantised_in(provided.folder):
             self._refuse_quantising_again(f"the transformer of {self._model.source}")
         return provided
@@ -268,8 +273,9 @@ class CheckpointOpening:
         lost = [f"transformer from {file} ({', '.join(gguf)})"] if gguf else []
         for component in UNPACKABLE:
             found = formats_in(component_of(component))
+            place = file if component == "transformer" and file is not None else source
             if found:
-                lost.append(f"{component} from {source} in {', '.join(found)}")
+                lost.append(f"{component} from {place} in {', '.join(found)}")
         return tuple(lost)
 
     def _warm(self, pipeline: Any, precision: Precision, ladder: Ladder, room: Room) -> WarmPipeline:

@@ -14,7 +14,8 @@ from transformers.utils import logging as transformers_logging
 from qwen_image_daemon.render.devices import DTYPES
 from qwen_image_daemon.render.gguf_transformer import load_gguf_transformer
 from qwen_image_daemon.render.models import MODELS
-from qwen_image_daemon.render.quantised_files import quantised_in
+from qwen_image_daemon.render.nunchaku_transformer import load_nunchaku_transformer
+from qwen_image_daemon.render.quantised_files import is_nunchakus, quantised_in
 from qwen_image_daemon.render.quantised_loading import load_quantised_text_encoder, load_quantised_transformer
 from qwen_image_daemon.render.renderer import ModelUnavailable
 from qwen_image_daemon.render.wholeness import refuse_absent
@@ -63,9 +64,7 @@ def load_pipeline(
         load_encoder = _quantised_text_encoder if "text_encoder" in quantised else _text_encoder
         components["text_encoder"] = load_encoder(model, precision)
     if model.transformer_file is not None:
-        components["transformer"] = load_gguf_transformer(
-            model.transformer_file, _place(model), model.revision, DTYPES[precision]
-        )
+        components["transformer"] = _transformer_in(model.transformer_file, model, precision)
     elif "transformer" in quantised:
         components["transformer"] = load_quantised_transformer(Path(_place(model)), DTYPES[precision])
     pipeline = DiffusionPipeline.from_pretrained(
@@ -92,6 +91,12 @@ def load_controlnet(controlnet: ControlNetSettings, precision: Precision) -> Any
         dtype=DTYPES[precision],
         use_safetensors=True,
     )
+
+
+def _transformer_in(file: Path, model: ModelSettings, precision: Precision) -> Any:
+    if is_nunchakus(file):
+        return load_nunchaku_transformer(file, Path(_place(model)), DTYPES[precision])
+    return load_gguf_transformer(file, _place(model), model.revision, DTYPES[precision])
 
 
 def _text_encoder(model: ModelSettings, precision: Precision) -> Any:

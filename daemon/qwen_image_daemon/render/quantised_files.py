@@ -11,32 +11,36 @@ from typing import Any, Final
 
 from qwen_image_daemon.render.quantisers import Library, how_to_install, is_installed
 from qwen_image_daemon.render.renderer import ModelUnavailable
+from qwen_image_daemon.render.weight_files import BrokenFile, notes_in, tensors_in
 
 _MAGIC: Final = b"GGUF"
+_LITE: Final = "nunchaku_lite"
+_NUNCHAKU: Final = ".safetensors"
 _UNNAMED: Final = "an unnamed method"
 _CURE: Final = (
     "Use a folder that bitsandbytes quantised (NF4 or int8), or the makers' checkpoint: with a GGUF file as the "
     'model\'s transformer, or with render.quality = "allow-quantized", where weights that do not fit are kept in '
     "fewer bits."
 )
-_UNPACKED_BY: Final[Mapping[str, Library]] = MappingProxyType(
-    {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "sdnq": "sdnq"}
+_UNPACKED_BY: Final[Mapping[str, Library | None]] = MappingProxyType(
+    {"bitsandbytes": "bitsandbytes", "torchao": "torchao", "sdnq": "sdnq", _LITE: None}
 )
-"""By the method that a configuration names."""
+"""By the method that a configuration names. None: by this program itself."""
 UNPACKABLE: Final = ("transformer", "text_encoder")
 """The components that may be so."""
 _WEIGHT_ONLY: Final = ("Int8WeightOnlyConfig", "Float8WeightOnlyConfig")
-_WHY_NOT: Final[Mapping[str, str]] = MappingProxyType(
-    {
-        "nunchaku_lite": "only Nunchaku's own kernels compute with such weights, on some cards",
-        "svdquant": "only Nunchaku's own kernels compute with such weights, on some cards",
-    }
-)
-"""For methods that somebody may well come with; of the others it is only known that this program cannot."""
+
+
+def is_nunchakus(file: Path) -> bool:
+    """Say whether a file that stands for a transformer is to be one of Nunchaku's; otherwise it is a GGUF file."""
+    return file.suffix == _NUNCHAKU
 
 
 def refuse_unusable(file: Path) -> None:
-    """Raise ModelUnavailable where a GGUF file is not there or is none, or what reads it is not installed."""
+    """Raise ModelUnavailable where a file cannot stand for a transformer, or what reads it is not installed."""
+    if is_nunchakus(file):
+        _refuse_none_of_nunchakus(file)
+        return
     if not is_installed("gguf"):
         raise ModelUnavailable(f"{file} needs gguf, which is not installed.", how_to_install("gguf"))
     try:
@@ -50,6 +54,32 @@ def refuse_unusable(file: Path) -> None:
         raise ModelUnavailable(
             f"{file} does not begin as a GGUF file does.", "Fetch it again; only GGUF files can stand there."
         )
+
+
+def _refuse_none_of_nunchakus(file: Path) -> None:
+    try:
+        tensors = tensors_in(file)
+        config = _table_in(notes_in(file).get("config", ""))
+    except BrokenFile as fault:
+        raise ModelUnavailable(
+            f"{file} could not be loaded: {fault}.",
+            "Fetch the file again, and set the model's transformer to where it is.",
+        ) from None
+    if not config or not any(name.endswith(".qweight") for name in tensors):
+        raise ModelUnavailable(
+            f"{file} is no file of Nunchaku's: "
+            f"{'none of its tensors is called qweight' if config else 'it has no config in its header'}.",
+            "Of safetensors files only Nunchaku's (svdq-….safetensors) can stand for a transformer. A checkpoint "
+            "in diffusers' layout is a source; for others use a GGUF file.",
+        )
+
+
+def _table_in(text: str) -> dict[str, Any]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def quantised_in(folder: Path) -> Mapping[str, str]:
@@ -83,10 +113,12 @@ def refuse_quantised_component(folder: Path, source: str) -> None:
 
 
 def _refuse_unusable(component: str, method: str, how: Mapping[str, Any], source: str) -> None:
-    library = _UNPACKED_BY.get(method)
-    if library is None or component not in UNPACKABLE:
-        why = _WHY_NOT.get(method, "this program cannot unpack such weights")
-        raise ModelUnavailable(f"The {component} of {source} was quantised with {method}: {why}.", _CURE)
+    components = ("transformer",) if method == _LITE else UNPACKABLE
+    if method not in _UNPACKED_BY or component not in components:
+        raise ModelUnavailable(
+            f"The {component} of {source} was quantised with {method}: this program cannot unpack such weights.",
+            _CURE,
+        )
     kind = _kind_of_torchao(how)
     if kind is not None and kind not in _WEIGHT_ONLY:
         raise ModelUnavailable(
@@ -94,7 +126,8 @@ def _refuse_unusable(component: str, method: str, how: Mapping[str, Any], source
             f"draws with {' and '.join(_WEIGHT_ONLY)} only.",
             _CURE,
         )
-    if not is_installed(library):
+    library = _UNPACKED_BY[method]
+    if library is not None and not is_installed(library):
         raise ModelUnavailable(
             f"The {component} of {source} was quantised with {library}, which is not installed.",
             how_to_install(library),

@@ -5,7 +5,8 @@ of reach of the one owner of all weights.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from torch import nn
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
+from qwen_image_daemon.render.nunchaku_files import sort_out_nunchaku
 from qwen_image_daemon.render.packed_files import Sorted, UnknownPacking, sort_out
 from qwen_image_daemon.render.packed_layers import PackedLinear
 from qwen_image_daemon.render.quantised_files import quantisation_of
@@ -39,7 +41,7 @@ def load_quantised_transformer(checkpoint: Path, precision: torch.dtype) -> Any:
     config = {name: value for name, value in kind.load_config(folder).items() if name != "quantization_config"}
     with init_empty_weights():
         transformer = kind.from_config(config)
-    return _filled(transformer, folder, lambda name: name, precision)
+    return filled(transformer, _sorted(transformer, folder, lambda name: name, precision), folder, precision)
 
 
 def load_quantised_text_encoder(kind: str, checkpoint: Path, precision: torch.dtype) -> Any:
@@ -52,23 +54,26 @@ def load_quantised_text_encoder(kind: str, checkpoint: Path, precision: torch.dt
     config = encoder_class.config_class.from_dict(described)
     with init_empty_weights():
         encoder = encoder_class._from_config(config, dtype=precision)  # noqa: SLF001  as its loader does
-    filled = _filled(encoder, folder, _todays_names(encoder), precision)
-    filled.tie_weights()
+    found = _sorted(encoder, folder, _todays_names(encoder), precision)
+    encoder = filled(encoder, found, folder, precision)
+    encoder.tie_weights()
     generation = folder / transformers.utils.GENERATION_CONFIG_NAME
     if generation.is_file():
-        filled.generation_config = transformers.GenerationConfig.from_dict(json.loads(generation.read_bytes()))
-    return filled
+        encoder.generation_config = transformers.GenerationConfig.from_dict(json.loads(generation.read_bytes()))
+    return encoder
 
 
-def _filled(skeleton: Any, folder: Path, renamed: Callable[[str], str], precision: torch.dtype) -> Any:
-    """Give the model with the weights of its files: packed matrices as they are, the others in the precision."""
-    found = _sorted(skeleton, folder, renamed, precision)
+def filled(skeleton: Any, found: Sorted, place: Path, precision: torch.dtype) -> Any:
+    """Give the model with the weights that were found: packed matrices as they are, others in the precision.
+
+    `place` is the folder or the file that they come from. Raises ModelUnavailable.
+    """
     for name, matrix in found.packed.items():
         parent, _, own = name.rpartition(".")
         replaced = _module(skeleton, name)
         if not isinstance(replaced, nn.Linear) or (replaced.out_features, replaced.in_features) != matrix.shape:
             raise ModelUnavailable(
-                f"{folder} has a packed matrix {name} that its config.json has no layer for.",
+                f"{place} has a packed matrix {name} that its config.json has no layer for.",
                 _CURE,
             )
         setattr(skeleton.get_submodule(parent), own, PackedLinear(matrix, replaced.bias, precision))
@@ -76,15 +81,35 @@ def _filled(skeleton: Any, folder: Path, renamed: Callable[[str], str], precisio
         name: tensor.to(precision) if tensor.is_floating_point() else tensor
         for name, tensor in found.others.items()
     }
+    there = skeleton.state_dict()
+    for name, tensor in weights.items():
+        if name in there and there[name].shape != tensor.shape:
+            raise ModelUnavailable(
+                f"{place} has {name} in another shape, {list(tensor.shape)}, than its config.json says.",
+                _CURE,
+            )
     unexpected = skeleton.load_state_dict(weights, strict=False, assign=True).unexpected_keys
     if unexpected:
         raise ModelUnavailable(
-            f"{folder} has {len(unexpected)} tensors that its config.json has no layer for, "
-            f"{unexpected[0]} first.",
+            f"{place} has {len(unexpected)} tensors that its config.json has no layer for, {unexpected[0]} first.",
             _CURE,
         )
-    log.info("weights.packed", component=folder.name, layers=len(found.packed), tensors=len(weights))
+    log.info("weights.packed", place=place.name, layers=len(found.packed), tensors=len(weights))
     return skeleton.requires_grad_(requires_grad=False).train(mode=False)
+
+
+@contextmanager
+def refused_by_name(place: Path) -> Iterator[None]:
+    """Raise ModelUnavailable where a part of a packed matrix is missing inside, or none that is known."""
+    try:
+        yield
+    except KeyError as error:
+        why = f"lacks {error.args[0]}, a part of a packed matrix"
+    except UnknownPacking as error:
+        why = f"cannot be used: {error}"
+    else:
+        return
+    raise ModelUnavailable(f"{place} {why}.", _CURE)
 
 
 def _module(model: nn.Module, name: str) -> nn.Module | None:
@@ -106,20 +131,17 @@ def _sorted(skeleton: Any, folder: Path, renamed: Callable[[str], str], precisio
             notes |= opened.metadata() or {}
             tensors |= {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118  it is no mapping
     how = quantisation_of(folder)
-    try:
+    with refused_by_name(folder):
         if how["quant_method"] == "sdnq":
             named = {renamed(name): tensor for name, tensor in tensors.items()}
             return sort_out_sdnq(skeleton, how, named, precision)
+        if how["quant_method"] == "nunchaku_lite":
+            return sort_out_nunchaku(how, tensors)
         found = sort_out(tensors, notes)
         return Sorted(
             {renamed(f"{name}.weight").removesuffix(".weight"): matrix for name, matrix in found.packed.items()},
             {renamed(name): tensor for name, tensor in found.others.items()},
         )
-    except KeyError as error:
-        why = f"lacks {error.args[0]}, a part of a packed matrix"
-    except UnknownPacking as error:
-        why = f"cannot be used: {error}"
-    raise ModelUnavailable(f"{folder} {why}.", _CURE)
 
 
 def _todays_names(model: Any) -> Callable[[str], str]:

@@ -14,6 +14,7 @@ from typing import Any, Final
 _LONGEST_HEADER: Final = 100_000_000
 """The same limit as in the safetensors library."""
 _LENGTH_BYTES: Final = 8
+_NOTES: Final = "__metadata__"
 
 
 class BrokenFile(Exception):
@@ -68,6 +69,31 @@ def shards_of(component: Path) -> Shards:
 
 def tensors_in(file: Path) -> dict[str, TensorEntry]:
     """Give each tensor by its name, from the header. Raises BrokenFile where the file is not whole."""
+    header, begin = _header_of(file)
+    header.pop(_NOTES, None)
+    try:
+        expected = begin + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+        tensors = {name: _entry(**entry) for name, entry in header.items()}
+        found = file.stat().st_size
+    except OSError as error:
+        raise BrokenFile(file, f"it cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        raise _no_safetensors(file) from None
+    if found != expected:
+        raise BrokenFile(file, f"it has {found} bytes instead of {expected}")
+    return tensors
+
+
+def notes_in(file: Path) -> dict[str, str]:
+    """Give what a file says beside its tensors. Raises BrokenFile."""
+    notes = _header_of(file)[0].get(_NOTES, {})
+    if not isinstance(notes, dict) or not all(isinstance(text, str) for text in notes.values()):
+        raise _no_safetensors(file)
+    return notes
+
+
+def _header_of(file: Path) -> tuple[dict[str, Any], int]:
+    """Read a file's header, and say where the data begin. Raises BrokenFile."""
     try:
         with file.open("rb") as opened:
             length = int.from_bytes(opened.read(_LENGTH_BYTES), "little")
@@ -80,15 +106,16 @@ def tensors_in(file: Path) -> dict[str, TensorEntry]:
     if length <= _LONGEST_HEADER and 0 < len(text) < length:
         raise BrokenFile(file, f"it was cut short: it has {found} bytes, and its header alone {length}")
     try:
-        header: dict[str, Any] = json.loads(text)
-        header.pop("__metadata__", None)
-        expected = _LENGTH_BYTES + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        tensors = {name: _entry(**entry) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
-        raise BrokenFile(file, "it does not begin as a safetensors file does") from None
-    if found != expected:
-        raise BrokenFile(file, f"it has {found} bytes instead of {expected}")
-    return tensors
+        header = json.loads(text)
+    except (ValueError, RecursionError):
+        raise _no_safetensors(file) from None
+    if not isinstance(header, dict):
+        raise _no_safetensors(file)
+    return header, _LENGTH_BYTES + length
+
+
+def _no_safetensors(file: Path) -> BrokenFile:
+    return BrokenFile(file, "it does not begin as a safetensors file does")
 
 
 def _entry(dtype: str, shape: list[int], data_offsets: list[int]) -> TensorEntry:
