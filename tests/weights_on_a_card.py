@@ -17,15 +17,25 @@ from qwen_image_daemon.render.memory import Plan
 from qwen_image_daemon.render.modulation_table import STREAMS
 from qwen_image_daemon.render.quantisers import Format
 
-BLOCKS, HEADS = 14, 4
-LAYERS, LAYER_WIDTH = 20, 512
-MLP_RATIO: Final = 12
+TINY_BLOCKS: Final = 14
+_MLP_RATIO: Final = 12
 """Of 2.1, whose blocks are small beside its text encoder otherwise."""
 _REPEATED: Final = ("model.language_model.layers", "model.visual.blocks", "model.visual.deepstack_merger_list")
 """What is streamed of a text encoder one by one. Only 2.1 has the last."""
 
 
-def with_large_parts(tiny: Path, folder: Path) -> Path:
+@dataclass(frozen=True)
+class Parts:
+    """How large a tiny checkpoint's parts are made. All widths squared grow alike."""
+
+    blocks: int = TINY_BLOCKS
+    heads: int = 4
+    layers: int = 20
+    layer_width: int = 512
+    precision: torch.dtype = torch.float32
+
+
+def with_large_parts(tiny: Path, folder: Path, parts: Parts = Parts()) -> Path:
     """Copy a tiny checkpoint, 1.x or 2.1, with parts whose sizes are to each other as Qwen-Image's are.
 
     Many layers and blocks, each of them small beside the whole: so that every arrangement that comes later holds
@@ -34,18 +44,20 @@ def with_large_parts(tiny: Path, folder: Path) -> Path:
     shutil.copytree(tiny, folder)
     torch.manual_seed(0)
     config = _config(folder / "transformer")
-    config |= {"num_layers": BLOCKS, "num_attention_heads": HEADS}
+    config |= {"num_layers": parts.blocks, "num_attention_heads": parts.heads}
     if "mlp_ratio" in config:
-        config["mlp_ratio"] = MLP_RATIO
-    getattr(diffusers, config["_class_name"]).from_config(config).save_pretrained(folder / "transformer")
+        config["mlp_ratio"] = _MLP_RATIO
+    transformer = getattr(diffusers, config["_class_name"]).from_config(config)
+    transformer.to(parts.precision).save_pretrained(folder / "transformer")
     config = _config(folder / "text_encoder")
-    config["text_config"] |= {"num_hidden_layers": LAYERS, "intermediate_size": LAYER_WIDTH}
+    config["text_config"] |= {"num_hidden_layers": parts.layers, "intermediate_size": parts.layer_width}
     if "layer_types" in config["text_config"]:
-        config["text_config"]["layer_types"] = ["full_attention"] * LAYERS
+        config["text_config"]["layer_types"] = ["full_attention"] * parts.layers
     config["vision_config"] |= {"patch_size": 2, "spatial_merge_size": 1}
     [name] = config["architectures"]
-    encoder: Any = getattr(transformers, name)
-    encoder(encoder.config_class(**config)).save_pretrained(folder / "text_encoder")
+    kind: Any = getattr(transformers, name)
+    encoder = kind(kind.config_class(**config))
+    encoder.to(parts.precision).save_pretrained(folder / "text_encoder")
     return folder
 
 
@@ -64,6 +76,7 @@ class CardWeights:
     block: int
     modulation: Mapping[Format, int]
     """Nothing, where the blocks have none of their own."""
+    modulation_of_a_block: int
     modulation_layer: int
     leaf: int
     """The largest single layer of a block."""
@@ -85,6 +98,7 @@ class CardWeights:
             around_blocks=_bytes(transformer) - sum(map(_bytes, blocks)),
             block=_bytes(blocks[0]),
             modulation=_in_each_format(sum(map(_bytes, modulation)), modulation),
+            modulation_of_a_block=sum(map(_bytes, modulation)) // len(blocks),
             modulation_layer=max(map(_bytes, modulation), default=0),
             leaf=max(_own_bytes(module.parameters(recurse=False)) for module in blocks[0].modules()),
             text_encoder=_bytes(encoder),
@@ -111,7 +125,7 @@ class CardWeights:
 
     def block_of(self, plan: Plan) -> int:
         """Give what one block takes where the plan streams it."""
-        return self.block - (self.modulation["as loaded"] // BLOCKS if plan.table else 0)
+        return self.block - (self.modulation_of_a_block if plan.table else 0)
 
 
 def _bytes(module: nn.Module) -> int:

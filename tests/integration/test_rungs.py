@@ -22,37 +22,10 @@ from qwen_image_daemon.render.quantisers import QUANTISERS, Format, is_installed
 from qwen_image_daemon.render.renderer import OutOfMemory
 from qwen_image_daemon.settings import PlanName
 from tiny_models import Card, Computing
-from weights_on_a_card import BLOCKS, PACKED, CardWeights, with_large_parts
+from ways_down import EXACT, FIRST, FROM_FILES, SECOND, as_far_as, way_of, with_fewer_bits
+from weights_on_a_card import PACKED, TINY_BLOCKS, CardWeights, with_large_parts
 
-FIRST, SECOND = "qwen-image", "qwen-image-2.1"
-"""Families: with layers for the modulation in each block, and with a single one, which is not tabulated."""
-EXACT: dict[FamilyName, list[PlanName]] = {
-    FIRST: [
-        "resident",
-        "resident-table",
-        "encoder-streamed",
-        "encoder-streamed-table",
-        # By turns with the whole transformer would take more than the one before it.
-        "by-turns-table",
-        "blocks-table",
-        # Blocks with their modulation would, too.
-        "leaves",
-    ],
-    SECOND: ["resident", "encoder-streamed", "by-turns", "blocks", "leaves"],
-}
-"""The ways down of models whose weights are what counts."""
-FROM_FILES: dict[FamilyName, list[PlanName]] = {
-    FIRST: ["blocks-table", "encoder-disk", "encoder-disk-table", "disk-table"],
-    SECOND: ["blocks", "encoder-disk", "disk"],
-}
-"""The ways of models that are to have blocks at hand in the host's memory, where that has no room for them."""
 OFTEN = {(FIRST, "float8"), (FIRST, "leaves"), (SECOND, "by-turns"), (SECOND, "disk")}
-
-
-def with_fewer_bits(kept: Format) -> list[PlanName]:
-    """Give the way down where weights may be kept in this format."""
-    packed: list[PlanName] = [plan.name for plan in PLANS if plan.kept == kept]
-    return [*EXACT[FIRST][:5], *packed, *EXACT[FIRST][5:]]
 
 
 def each(family: FamilyName, rungs: Sequence[PlanName], *more: Any) -> list[Any]:
@@ -278,7 +251,7 @@ def test_with_too_little_of_the_host_to_keep_blocks_at_hand_they_are_read_from_t
 ) -> None:
     fresh = bench.model(family)
     start = FROM_FILES[family][0]
-    all_blocks = BLOCKS * fresh.weights.block_of(PLAN_OF[start])
+    all_blocks = TINY_BLOCKS * fresh.weights.block_of(PLAN_OF[start])
 
     with host_with(all_blocks - short, patch) as host, fresh.again(start) as renderer:
         rendering = rendered(renderer)
@@ -383,13 +356,3 @@ def enough_only_for_the_last(down: Sequence[PlanName], weights: CardWeights) -> 
     *before, last = (weights.of_plan(PLAN_OF[plan]) for plan in down)
     assert all(size > last for size in before)
     return last
-
-
-def as_far_as(rung: PlanName, way: Sequence[PlanName]) -> list[PlanName]:
-    return [*way[: way.index(rung) + 1]]
-
-
-def way_of(steps: tuple[str, ...], down: Sequence[PlanName]) -> list[str]:
-    """Give the arrangements that were tried, by name; the first one of a way is that which is set."""
-    moves = [step.partition(":")[0].split() for step in steps if step.startswith("as ")]
-    return [down[0], *(name for _, name, *_ in moves)]

@@ -155,7 +155,8 @@ def test_what_worked_is_remembered_for_such_pictures_and_this_work_and_over_a_re
         assert again.image.tobytes() == expected
         [other] = REQUESTS.keys() - {work}
         assert way_of(again, other) == "whole"
-        assert way_of(rendered(renderer, replace(REQUESTS[work], width=64)), work) == "whole"
+        another_kind = replace(REQUESTS[work], negative_prompt=None, true_cfg_scale=1.0)
+        assert way_of(rendered(renderer, another_kind), work) == "whole"
 
 
 DRAWN_FROM_PICTURES: dict[FamilyName, RenderRequest] = {
