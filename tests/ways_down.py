@@ -1,13 +1,18 @@
 """In which arrangements a model is tried one after the other, where weights are what counts."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.memory import PLANS
-from qwen_image_daemon.render.quantisers import Format
+from qwen_image_daemon.render.quantisers import Format, formats_at_hand
 from qwen_image_daemon.settings import PlanName
 
-FIRST, SECOND = "qwen-image", "qwen-image-2.1"
+FORMATS: list[Format] = [*dict.fromkeys(plan.kept for plan in PLANS if plan.kept != "as loaded")]
+AT_HAND: list[Format] = [kept for kept in FORMATS if kept in formats_at_hand()]
+"""Those whose libraries are installed."""
+FIRST: Final = "qwen-image"
+SECOND: Final = "qwen-image-2.1"
 """Families: with layers for the modulation in each block, and with a single one, which is not tabulated."""
 EXACT: dict[FamilyName, list[PlanName]] = {
     FIRST: [

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -13,9 +13,12 @@ import torch
 import transformers
 from torch import nn
 
-from qwen_image_daemon.render.memory import Plan
+from qwen_image_daemon.render.memory import PLANS, Plan
 from qwen_image_daemon.render.modulation_table import STREAMS
+from qwen_image_daemon.render.placement import WeightPlacement
 from qwen_image_daemon.render.quantisers import Format
+from tiny_models import Card, Computing
+from ways_down import AT_HAND
 
 TINY_BLOCKS: Final = 14
 _MLP_RATIO: Final = 12
@@ -71,7 +74,7 @@ class CardWeights:
     """Bytes of a loaded model's parts. `encoding` is what is there of a streamed text encoder at its most."""
 
     transformer: Mapping[Format, int]
-    """By how the matrices of its blocks are kept."""
+    """By how the matrices of its blocks are kept, in formats that are at hand here."""
     around_blocks: int
     block: int
     modulation: Mapping[Format, int]
@@ -85,19 +88,22 @@ class CardWeights:
     vae: int
 
     @classmethod
-    def of(cls, pipeline: Any) -> Self:
-        """Add up what is loaded. All blocks are alike."""
+    def of(cls, pipeline: Any, card: Card) -> Self:
+        """Add up what is loaded, and pack it on a card that is empty. All blocks are alike."""
         transformer, encoder = pipeline.transformer, pipeline.text_encoder
         blocks = list(transformer.transformer_blocks)
         modulation = [getattr(block, stream) for block in blocks for stream in STREAMS if hasattr(block, stream)]
         inside = dict(encoder.named_modules())
         layers = [*inside[_REPEATED[0]]]
+        kinds: list[tuple[Format, int, int]] = [("as loaded", _bytes(transformer), sum(map(_bytes, modulation)))]
+        if modulation:
+            kinds += _packed(pipeline, card)
         repeated = chain.from_iterable(inside.get(name, ()) for name in _REPEATED)
         return cls(
-            transformer=_in_each_format(_bytes(transformer), blocks),
+            transformer={kept: size for kept, size, _ in kinds},
             around_blocks=_bytes(transformer) - sum(map(_bytes, blocks)),
             block=_bytes(blocks[0]),
-            modulation=_in_each_format(sum(map(_bytes, modulation)), modulation),
+            modulation={kept: size for kept, _, size in kinds},
             modulation_of_a_block=sum(map(_bytes, modulation)) // len(blocks),
             modulation_layer=max(map(_bytes, modulation), default=0),
             leaf=max(_own_bytes(module.parameters(recurse=False)) for module in blocks[0].modules()),
@@ -136,33 +142,20 @@ def _own_bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _in_each_format(loaded: int, modules: Iterable[nn.Module]) -> dict[Format, int]:
-    """Give what modules that take so much as loaded take with their matrices in each of the formats."""
-    matrices = [part.weight for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
-    around = loaded - _own_bytes(matrices)
-    packed: dict[Format, int] = {kept: around + sum(map(size, matrices)) for kept, size in PACKED.items()}
-    return {"as loaded": loaded} | packed
+def _packed(pipeline: Any, card: Card) -> Iterator[tuple[Format, int, int]]:
+    """Give, for each format at hand, what a transformer takes whose blocks are packed, and its modulation's share.
 
-
-def _in_int8(matrix: torch.Tensor) -> int:
-    # For each row a scale in float32, and a zero.
-    return matrix.numel() + len(matrix) * 5
-
-
-def _in_float8(matrix: torch.Tensor) -> int:
-    # For each row a scale in the weights' own precision.
-    return matrix.numel() + len(matrix) * matrix.element_size()
-
-
-def _in_nf4(matrix: torch.Tensor) -> int:
-    # For each 64 one byte; for 256 of these a float32, and one more in all.
-    scales = -(-matrix.numel() // 64)
-    return matrix.numel() // 2 + scales + 4 * -(-scales // 256) + 4
-
-
-PACKED: Final[Mapping[Format, Callable[[torch.Tensor], int]]] = {
-    "int8": _in_int8,
-    "float8": _in_float8,
-    "nf4": _in_nf4,
-}
-"""What a packed matrix takes with its scales. Without code books, which are the same for all."""
+    How much a library needs beside the bits is its own affair: it is counted. Nothing of the model may be on the
+    card.
+    """
+    host = torch.device("cpu")
+    placement = WeightPlacement(pipeline.transformer, pipeline.text_encoder, pipeline.vae)
+    for kept in AT_HAND:
+        whole, without_modulation = (plan for plan in PLANS if plan.kept == kept)
+        with Computing(card):
+            placement.arrange(whole, host)
+            taken = card.used
+            placement.arrange(without_modulation, host)
+            less = card.used
+            placement.undo()
+        yield kept, taken - _bytes(pipeline.vae), taken - less

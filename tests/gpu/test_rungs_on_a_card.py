@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import pytest
 import torch
@@ -19,11 +19,11 @@ from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.devices import give_back
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.memory import PLAN_OF
-from qwen_image_daemon.render.quantisers import QUANTISERS, Format, is_installed
+from qwen_image_daemon.render.quantisers import Format
 from qwen_image_daemon.render.renderer import OutOfMemory
 from qwen_image_daemon.settings import PlanName
-from ways_down import EXACT, FIRST, FROM_FILES, SECOND, as_far_as, way_of, with_fewer_bits
-from weights_on_a_card import PACKED, Parts, with_large_parts
+from ways_down import AT_HAND, EXACT, FIRST, FORMATS, FROM_FILES, SECOND, as_far_as, way_of, with_fewer_bits
+from weights_on_a_card import Parts, with_large_parts
 
 pytestmark = [
     pytest.mark.gpu,
@@ -54,10 +54,14 @@ class Bench:
     checkpoint: Callable[[FamilyName], Path]
     known: dict[tuple[FamilyName, PlanName], Took] = field(default_factory=dict)
 
-    def opened(self, family: FamilyName, placement: PlanName, **settings: object) -> DiffusersRenderer:
+    def opened(self, family: FamilyName, placement: PlanName, **settings: Any) -> DiffusersRenderer:
         """Give a model, not yet open, that begins each picture at the top, whatever worked."""
         name: FamilyName = "demo" if family == FIRST else family
-        given = {"device": "cuda", "precisions": ("bfloat16",), "placement_retry_seconds": 1e-6} | settings
+        given: dict[str, Any] = {
+            "device": "cuda",
+            "precisions": ("bfloat16",),
+            "placement_retry_seconds": 1e-6,
+        } | settings
         return opened(self.checkpoint(family), placement, family=name, **given)
 
     def took(self, family: FamilyName, plan: PlanName) -> Took:
@@ -135,14 +139,13 @@ def test_with_the_memory_of_an_exact_arrangement_it_is_reached_step_by_step(
 
 
 @pytest.mark.parametrize(
-    ("kept", "rung"), [(kept, rung) for kept in PACKED for rung in with_fewer_bits(kept)[5:7]]
+    ("kept", "rung"), [(kept, rung) for kept in FORMATS for rung in with_fewer_bits(kept)[5:7]]
 )
 def test_where_it_is_allowed_fewer_bits_come_before_blocks_are_streamed(
     kept: Format, rung: PlanName, bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    library = None if kept == "as loaded" else QUANTISERS[kept].library
-    if library is not None and not is_installed(library):
-        pytest.skip(f"{library} is not installed")
+    if kept not in AT_HAND:
+        pytest.skip("its library is not installed")
     offer(monkeypatch, kept)
     down = as_far_as(rung, with_fewer_bits(kept))
     budget = bench.enough_only_for_the_last(FIRST, down)

@@ -18,12 +18,12 @@ from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS, Memory
 from qwen_image_daemon.render.placement import WeightPlacement
-from qwen_image_daemon.render.quantisers import QUANTISERS, Format, is_installed
+from qwen_image_daemon.render.quantisers import Format
 from qwen_image_daemon.render.renderer import OutOfMemory
 from qwen_image_daemon.settings import PlanName
 from tiny_models import Card, Computing
-from ways_down import EXACT, FIRST, FROM_FILES, SECOND, as_far_as, way_of, with_fewer_bits
-from weights_on_a_card import PACKED, TINY_BLOCKS, CardWeights, with_large_parts
+from ways_down import AT_HAND, EXACT, FIRST, FORMATS, FROM_FILES, SECOND, as_far_as, way_of, with_fewer_bits
+from weights_on_a_card import TINY_BLOCKS, CardWeights, with_large_parts
 
 OFTEN = {(FIRST, "float8"), (FIRST, "leaves"), (SECOND, "by-turns"), (SECOND, "disk")}
 
@@ -39,9 +39,8 @@ def _marks(family: FamilyName, rung: PlanName) -> list[pytest.MarkDecorator]:
 
 
 def _needs_its_library(kept: Format) -> pytest.MarkDecorator:
-    library = None if kept == "as loaded" else QUANTISERS[kept].library
-    is_there = library is None or is_installed(library)
-    return pytest.mark.skipif(not is_there, reason=f"{library} is not installed (make slow)")
+    is_there = kept in {"as loaded", *AT_HAND}
+    return pytest.mark.skipif(not is_there, reason="its library is not installed (make slow)")
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +78,7 @@ class Fresh:
     weights: CardWeights
     picture: bytes
 
-    def again(self, placement: PlanName = "resident", **settings: object) -> DiffusersRenderer:
+    def again(self, placement: PlanName = "resident", **settings: Any) -> DiffusersRenderer:
         """Give another one of the same, not yet open, that begins each picture at the top, whatever worked."""
         family: FamilyName = "demo" if self.family == FIRST else self.family
         return opened(self.checkpoint, placement, family=family, placement_retry_seconds=1e-6, **settings)
@@ -95,15 +94,17 @@ class Bench:
     loaded: dict[FamilyName, Fresh] = field(default_factory=dict)
 
     def model(self, family: FamilyName) -> Fresh:
-        """Give the model of a family; it was all in one place on the card."""
+        """Give the model of a family. Its picture was drawn all in one place on the card."""
         if family not in self.loaded:
             self.clear()
             checkpoint = self.checkpoint(family)
             name: FamilyName = "demo" if family == FIRST else family
             renderer = self.stack.enter_context(opened(checkpoint, family=name, placement_retry_seconds=1e-6))
             assert self.card.used
-            weights = CardWeights.of(pipeline_of(renderer))
-            self.loaded[family] = Fresh(checkpoint, family, renderer, weights, drawn(renderer))
+            picture = drawn(renderer)
+            renderer.stand_by()
+            weights = CardWeights.of(pipeline_of(renderer), self.card)
+            self.loaded[family] = Fresh(checkpoint, family, renderer, weights, picture)
         return self.loaded[family]
 
     def clear(self) -> None:
@@ -163,7 +164,7 @@ def test_with_the_memory_of_an_exact_arrangement_it_is_reached_step_by_step(
 
 @pytest.mark.parametrize(
     ("kept", "family", "rung"),
-    [param for kept in PACKED for param in each(FIRST, with_fewer_bits(kept)[5:7], kept)]
+    [param for kept in FORMATS for param in each(FIRST, with_fewer_bits(kept)[5:7], kept)]
     + each(FIRST, ["blocks-table"], "float8"),
 )
 def test_where_it_is_allowed_fewer_bits_come_before_blocks_are_streamed(
@@ -346,7 +347,7 @@ def test_with_the_memory_for_slices_of_attention_they_are_computed_before_the_ar
 
 
 def test_every_arrangement_is_reached_by_some_budget() -> None:
-    ways: list[list[PlanName]] = [*EXACT.values(), *map(with_fewer_bits, PACKED), *FROM_FILES.values(), ["cpu"]]
+    ways: list[list[PlanName]] = [*EXACT.values(), *map(with_fewer_bits, FORMATS), *FROM_FILES.values(), ["cpu"]]
 
     assert {rung for way in ways for rung in way} == {plan.name for plan in PLANS}
 
