@@ -67,7 +67,7 @@ def drawn(renderer: DiffusersRenderer, request: RenderRequest = GUIDED) -> bytes
 
 def pipeline_of(renderer: DiffusersRenderer) -> Any:
     """Reach behind the seam: hooks on the modules are how these tests disturb a model."""
-    loaded, _ = renderer._entered
+    loaded = renderer._entered.loaded
     return loaded.warm._pipelines.loaded
 
 

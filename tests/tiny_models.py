@@ -136,7 +136,7 @@ class TinyModel:
     @property
     def pipeline(self) -> Any:
         """Reach behind the seam: the pipeline that was loaded."""
-        loaded, _ = self.renderer._entered
+        loaded = self.renderer._entered.loaded
         return loaded.warm._pipelines.loaded
 
     def draw(self, request: RenderRequest) -> Rendering:

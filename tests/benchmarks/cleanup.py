@@ -26,7 +26,7 @@ import structlog
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.settings import Cleanup
 from tiny_checkpoint import build
-from tiny_models import PLAIN, SETTINGS, loaded
+from tiny_models import PLAIN, loaded
 
 SIDES = (64, 96, 128)
 LEAST_ROUNDS = 2
@@ -74,7 +74,7 @@ def tell(seconds: Mapping[Cleanup, Sequence[tuple[float, float]]]) -> None:
 
 def jobs_with(renderer: DiffusersRenderer, policy: Cleanup) -> tuple[float, float]:
     """Give the mean seconds of CPU time of a job of each size, and of its clean-ups."""
-    renderer._settings = SETTINGS.model_copy(update={"cleanup": policy})
+    renderer._cleanup = policy
     gc.collect()
     cleaning = 0.0
     started = time.process_time()

@@ -111,7 +111,7 @@ class FaultyRenderer(DiffusersRenderer):
 
     def render(self, request: RenderRequest, progress: Callable[[Progress], None]) -> Rendering:
         """Draw one picture, or fail as it says."""
-        loaded, _ = self._entered
+        loaded = self._entered.loaded
         pipeline = loaded.warm._pipelines.loaded
         with ExitStack() as stack:
             if MEMORY_FAULT in request.prompt:

@@ -15,10 +15,10 @@ from qwen_image_daemon.cli.planning import print_plans
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.accessories import Accessories
+from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.memory import PLAN_OF
 from qwen_image_daemon.render.renderer import ModelUnavailable, Rendering
-from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import ModelSettings, PlanName, RenderSettings
 from tiny_models import PLAIN, SETTINGS, Card, TinyModel
 
@@ -92,7 +92,7 @@ def model(rest: Path, file: Path, tmp_path: Path, card: Card) -> Iterator[TinyMo
 
 
 def arranged(model: TinyModel, plan: PlanName) -> bytes:
-    entered, _ = model.renderer._entered
+    entered = model.renderer._entered.loaded
     entered.warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
     return entered.warm.draw(PLAIN, CallerProgress(lambda _: None)).image.tobytes()
 

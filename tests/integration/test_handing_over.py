@@ -183,7 +183,7 @@ def paired(
                 )
             )
         monkeypatch.setattr(
-            "qwen_image_daemon.render.diffusers_renderer.free_memory",
+            "qwen_image_daemon.render.checkpoint_opening.free_memory",
             lambda _: Memory(one + transformer + spare - card.used, 2**40),
         )
         handed_over, parking = HandedOver(), Parking()

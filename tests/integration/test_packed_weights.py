@@ -85,7 +85,7 @@ def test_what_was_quantised_is_put_back_to_the_byte_and_nothing_stays(
 ) -> None:
     with loaded("qwen-image", tiny_family("qwen-image")) as model:
         pipeline = model.pipeline
-        entered, _ = model.renderer._entered
+        entered = model.renderer._entered.loaded
         entered.warm.forget_arrangement()
         before = {name: (tensor.data_ptr(), tensor.clone()) for name, tensor in parameters(pipeline.transformer)}
         placement = WeightPlacement(pipeline.transformer, pipeline.text_encoder, pipeline.vae)

@@ -25,6 +25,7 @@ from arranged import (
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
+from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import formats_at_hand
@@ -37,7 +38,6 @@ from qwen_image_daemon.render.renderer import (
     RenderRequest,
     UnexpectedFailure,
 )
-from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import ControlNetSettings, PlanName, RenderSettings
 from tiny_models import Card, TinyModel, loaded, read_small_references
 
@@ -345,7 +345,7 @@ def _small_references(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def arranged_and_drawn(model: TinyModel, plan: PlanName, request: RenderRequest, staying: int = 0) -> bytes:
-    loaded_model, _ = model.renderer._entered
+    loaded_model = model.renderer._entered.loaded
     loaded_model.warm.arrange(PLAN_OF[plan], CPU, staying)
     return loaded_model.warm.draw(request, CallerProgress(ignore)).image.tobytes()
 
@@ -379,7 +379,7 @@ def test_a_controlnet_goes_from_the_device_with_everything_else(
         controlled = model.bytes_of(REQUESTS["qwen-image"])
         assert card.used > without
 
-        loaded_model, _ = model.renderer._entered
+        loaded_model = model.renderer._entered.loaded
         loaded_model.warm.forget_arrangement()
 
         assert card.used == 0
@@ -428,5 +428,5 @@ def test_loras_count_in_every_arrangement_and_leave_no_trace(
 
 
 def model_drawn(model: TinyModel, request: RenderRequest) -> bytes:
-    loaded_model, _ = model.renderer._entered
+    loaded_model = model.renderer._entered.loaded
     return loaded_model.warm.draw(request, CallerProgress(ignore)).image.tobytes()

@@ -20,13 +20,13 @@ from quantised_folders import PACKINGS, copied, quantise, turn_back, weights_of
 from qwen_image_daemon.cli.planning import print_plans
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
+from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.component_sizes import sizes_of_folder
 from qwen_image_daemon.render.memory import PLAN_OF
 from qwen_image_daemon.render.packed_layers import PackedLinear
 from qwen_image_daemon.render.quantised_loading import load_quantised_transformer
 from qwen_image_daemon.render.quantisers import is_installed
 from qwen_image_daemon.render.renderer import ModelUnavailable
-from qwen_image_daemon.render.warm_pipeline import CallerProgress
 from qwen_image_daemon.settings import PlanName
 from tiny_models import Card, loaded
 
@@ -77,7 +77,7 @@ def test_it_draws_what_the_librarys_own_weights_draw_in_every_kind_of_arrangemen
         assert rendering.arrangement is not None
         assert rendering.arrangement.exactness == "lossy"
         assert rendering.arrangement.levers == tuple(f"{part} from {packed} in {packing.called}" for part in PARTS)
-        entered, _ = renderer._entered
+        entered = renderer._entered.loaded
         for plan in KINDS:
             entered.warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
             picture = entered.warm.draw(GUIDED, CallerProgress(ignore)).image
@@ -125,7 +125,7 @@ def test_what_the_files_headers_say_is_what_the_loaded_model_takes(copy: Path) -
         quantise(copy, part, PACKINGS["nf4"])
 
     with opened(copy, "cpu") as renderer:
-        entered, _ = renderer._entered
+        entered = renderer._entered.loaded
         found = entered._ladder._model.sizes
     counted = sizes_of_folder(copy, 4)
 

@@ -89,7 +89,7 @@ def tiny(tiny_checkpoint: Path) -> Iterator[Renderer]:
 def pipeline_of(renderer: Renderer) -> Any:
     """Reach behind the seam: hooks on the modules are how these tests see and disturb a model."""
     assert isinstance(renderer, DiffusersRenderer)
-    loaded, _ = renderer._entered
+    loaded = renderer._entered.loaded
     return loaded.warm._pipelines.loaded
 
 

@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 import torch
 
+from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.cpu_rate import measured_rate
 from qwen_image_daemon.render.devices import DTYPES
 from qwen_image_daemon.render.effort import spelled
@@ -24,7 +25,7 @@ from qwen_image_daemon.render.renderer import (
     RenderRequest,
 )
 from qwen_image_daemon.render.translation import translated
-from qwen_image_daemon.render.warm_pipeline import CallerProgress, WarmPipeline
+from qwen_image_daemon.render.warm_pipeline import WarmPipeline
 
 log = structlog.get_logger()
 

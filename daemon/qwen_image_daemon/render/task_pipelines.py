@@ -48,6 +48,12 @@ class TaskPipelines:
             self.placement.let_go("controlnet")
 
     @property
+    def device(self) -> torch.device:
+        """Where the pipelines compute."""
+        device: torch.device = self.loaded._execution_device  # noqa: SLF001  see pyproject
+        return device
+
+    @property
     def fixed_steps(self) -> int | None:
         """The number of steps that the checkpoint prescribes, if any."""
         sigmas = self.loaded.config.get("sample_sigmas")

@@ -1,9 +1,9 @@
 """Drawing one picture with a loaded model, and leaving no trace of it. Knows no settings but the gate's limits."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -11,82 +11,24 @@ import structlog
 import torch
 from PIL import Image
 
-from qwen_image_daemon.jobs.families import Size
-from qwen_image_daemon.render.calls import arguments_of
-from qwen_image_daemon.render.decoding import refuse_not_finite
-from qwen_image_daemon.render.differences import (
-    drawn_size,
-    pipeline_of,
-    settled,
-    size_differences,
-    steps_differences,
-)
+from qwen_image_daemon.render.caller_progress import CallerProgress
+from qwen_image_daemon.render.checked_requests import CheckedRequest, checked_request
+from qwen_image_daemon.render.denoising import denoised
 from qwen_image_daemon.render.embeddings import PromptEncoder
-from qwen_image_daemon.render.loras import CheckedLora, Loras, lora_differences
-from qwen_image_daemon.render.memory import Plan as MemoryPlan
-from qwen_image_daemon.render.models import MODELS, Pipeline, way_of
+from qwen_image_daemon.render.loras import Loras
+from qwen_image_daemon.render.memory import Plan
+from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.picture_gate import refuse_no_picture, refuse_unchanged
 from qwen_image_daemon.render.position_caches import forget_positions
-from qwen_image_daemon.render.renderer import (
-    Arrangement,
-    BadPicture,
-    Progress,
-    Rendering,
-    RenderRequest,
-    Stage,
-    StageSeconds,
-    UnexpectedFailure,
-)
-from qwen_image_daemon.render.request_checks import refuse_unfit
+from qwen_image_daemon.render.prompt_arguments import PromptArguments
+from qwen_image_daemon.render.randomness import seeded
+from qwen_image_daemon.render.renderer import Arrangement, BadPicture, Rendering, RenderRequest, StageSeconds
 from qwen_image_daemon.render.schedule import steps_that_run
-from qwen_image_daemon.render.schedulers import refuse_scheduler, scheduler_for
 from qwen_image_daemon.render.task_pipelines import TaskPipelines
 from qwen_image_daemon.render.vae_ladder import VaeLadder, VaeWay
 from qwen_image_daemon.settings import RenderSettings
 
 log = structlog.get_logger()
-
-
-class CallerProgress:
-    """Hands progress to the caller and knows whether an exception is the caller's own.
-
-    `is_callers_own` turns true while the caller's function runs and stays so where it raises.
-    """
-
-    def __init__(self, progress: Callable[[Progress], None]) -> None:
-        self._progress = progress
-        self._with_caller = False
-        self.expected_seconds: float | None = None
-        """How long the picture will take, where that is known."""
-        self.note: str | None = None
-        """What a person should know of how it is drawn."""
-
-    def report(self, stage: Stage, step: int, steps: int) -> None:
-        """Call the caller's function."""
-        self._with_caller = True
-        self._progress(Progress(stage, step, steps, self.expected_seconds, self.note))
-        self._with_caller = False
-
-    def is_callers_own(self) -> bool:
-        """Say whether the exception that is under way came out of the caller's function."""
-        return self._with_caller
-
-
-class _DenoisedError(Exception):
-    """Raised to leave a pipeline that cannot end before the decoding."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """A request that was checked, with what the checks found out."""
-
-    request: RenderRequest
-    facts: Pipeline
-    steps: int
-    size: Size
-    """In which the pipeline draws."""
-    loras: tuple[CheckedLora, ...]
-    adjustments: tuple[str, ...]
 
 
 class WarmPipeline:
@@ -104,6 +46,7 @@ class WarmPipeline:
         self._vae = vae
         self._loras = loras
         self._prompts = prompts
+        self._arguments = PromptArguments(prompts, pipelines)
         self._family = pipelines.family
         self._limits = limits
 
@@ -112,16 +55,16 @@ class WarmPipeline:
 
         Raises RenderErrors, what the caller's progress raises, and whatever the libraries raise.
         """
-        plan = self._plan(request)
+        checked = checked_request(request, self._pipelines, self._loras, self._prompts)
         try:
-            return self._drawn(plan, caller, nullcontext())
+            return self._drawn(checked, caller, nullcontext())
         except BadPicture as error:
             log.warning("picture.bad", reason=str(error), again="decoded in float32")
         note = "the picture was drawn a second time, and decoded in float32: the first one was none"
-        again = self._drawn(plan, caller, _in_float32(self._pipelines.loaded.vae))
+        again = self._drawn(checked, caller, _in_float32(self._pipelines.loaded.vae))
         return replace(again, adjustments=(*again.adjustments, note))
 
-    def arrange(self, plan: MemoryPlan, device: torch.device, staying: int) -> None:
+    def arrange(self, plan: Plan, device: torch.device, staying: int) -> None:
         """Bring the model into another arrangement, or anew into the same one."""
         self.forget()
         self._pipelines.placement.arrange(plan, device, staying)
@@ -145,7 +88,7 @@ class WarmPipeline:
         self._pipelines.forget_controlnet()
 
     @property
-    def arranged(self) -> tuple[MemoryPlan | None, int]:
+    def arranged(self) -> tuple[Plan | None, int]:
         """The arrangement that the model is in, None while it is in host memory only; and how many blocks stay."""
         return self._pipelines.placement.plan, self._pipelines.placement.staying
 
@@ -177,60 +120,41 @@ class WarmPipeline:
         self._loras.take_off()
         self.forget_sizes()
 
-    def _plan(self, request: RenderRequest) -> _Plan:
-        """Check all that can be checked before time is spent. Raises RequestRefused."""
-        refuse_unfit(request, self._family)
-        facts = pipeline_of(request, self._family)
-        refuse_scheduler(request.scheduler, facts)
-        loras = self._loras.checked(request.loras)
-        fixed = self._pipelines.fixed_steps
-        # The catalogue's number stands for the checkpoint's, whatever that is.
-        prescribed = None if request.num_inference_steps == self._family.fixed_steps else fixed
-        differences = (
-            *size_differences(request, self._family),
-            *steps_differences(request, prescribed),
-            *self._prompts.differences(request),
-            *lora_differences(loras),
-        )
-        return _Plan(
-            request=request,
-            facts=facts,
-            steps=steps_that_run(request, fixed),
-            size=drawn_size(request, self._family),
-            loras=loras,
-            adjustments=settled(differences, strict=request.strict),
-        )
-
-    def _drawn(self, plan: _Plan, caller: CallerProgress, decoding: AbstractContextManager[None]) -> Rendering:
-        request = plan.request
+    def _drawn(
+        self, checked: CheckedRequest, caller: CallerProgress, decoding: AbstractContextManager[None]
+    ) -> Rendering:
+        request = checked.request
         passes: list[None] = []
         transformer = self._pipelines.loaded.transformer
         counting = transformer.register_forward_pre_hook(lambda *_: passes.append(None))
         try:
-            with counting, torch.inference_mode(), self._seeded(request.seed):
+            with counting, torch.inference_mode(), seeded(request.seed, self._pipelines.device):
                 # What is made in inference mode could not be arranged otherwise afterwards.
                 with torch.inference_mode(mode=False):
-                    self._loras.put_on(plan.loras, request.loras)
+                    self._loras.put_on(checked.loras, request.loras)
                 self._pipelines.placement.settle()
-                caller.report("encode", 0, plan.steps)
+                caller.report("encode", 0, checked.steps)
                 started = time.perf_counter()
-                prompts, caption = self._encoded(request, plan.facts)
+                prompts, caption = self._arguments.encoded(request, checked.facts)
                 encoded = time.perf_counter()
-                begin_denoising = partial(caller.report, "denoise", 0, plan.steps)
+                begin_denoising = partial(caller.report, "denoise", 0, checked.steps)
                 begin_denoising()
                 with self._vae.encoding(request, begin_denoising) as way_in:
-                    latents = self._denoised(plan, prompts, caller)
-                denoised = time.perf_counter()
-                _refuse_other_passes(len(passes), plan)
+                    latents = denoised(self._pipelines, checked, prompts, caller)
+                denoising_ended = time.perf_counter()
+                checked.refuse_other_passes(len(passes))
                 with decoding:
                     drawn = self._vae.decoded(
-                        latents, plan.size, request, lambda: caller.report("decode", plan.steps, plan.steps)
+                        latents,
+                        checked.size,
+                        request,
+                        lambda: caller.report("decode", checked.steps, checked.steps),
                     )
                 image = self._looked_at(request, drawn.pictures)
                 seconds = StageSeconds(
                     encode=encoded - started,
-                    denoise=denoised - encoded,
-                    decode=time.perf_counter() - denoised,
+                    denoise=denoising_ended - encoded,
+                    decode=time.perf_counter() - denoising_ended,
                 )
         except BaseException:
             # What was encoded may be what is wrong.
@@ -241,11 +165,11 @@ class WarmPipeline:
         return Rendering(
             image=image,
             seconds=seconds,
-            steps=plan.steps,
+            steps=checked.steps,
             layers=drawn.pictures if request.layers is not None else (),
             caption=caption,
             passes=len(passes),
-            adjustments=plan.adjustments,
+            adjustments=checked.adjustments,
             arrangement=self._arrangement(way_in, drawn.way),
         )
 
@@ -282,110 +206,9 @@ class WarmPipeline:
             image = image.resize((request.width, request.height), Image.Resampling.LANCZOS)
         return image
 
-    def _encoded(self, request: RenderRequest, facts: Pipeline) -> tuple[dict[str, Any], str | None]:
-        """Give the prompts as arguments of the pipeline, and the caption where the model wrote one."""
-        if not facts.takes_embeddings:
-            # Beside pictures 2.1 encodes them itself, while it draws.
-            return {"prompt": request.prompt, "negative_prompt": request.negative_prompt}, None
-        prompt, caption = request.prompt, None
-        if request.task == "layered" and not prompt.strip():
-            prompt = caption = self._caption(request)
-        with_pictures = MODELS[self._family.name].prompt_reading == "with pictures"
-        pictures = request.references if with_pictures else ()
-        positive = self._prompts.encoded(prompt, pictures)
-        arguments: dict[str, Any] = {"prompt_embeds": positive.tokens, "prompt_embeds_mask": positive.mask}
-        if request.negative_prompt is not None:
-            negative = self._prompts.encoded(request.negative_prompt, pictures)
-            arguments["negative_prompt_embeds"] = negative.tokens
-            arguments["negative_prompt_embeds_mask"] = negative.mask
-        if request.task == "layered":
-            # It describes the picture anew, for nothing, where no prompt stands beside the embedding.
-            arguments["prompt"] = prompt.strip() or "."
-        return arguments, caption
-
-    def _caption(self, request: RenderRequest) -> str:
-        if request.source is None or request.resolution is None:
-            raise ValueError("nothing to describe")
-        # The same words for all pictures of a job, also for those that are drawn after a restart.
-        with self._seeded(0):
-            return self._prompts.caption(request.source, request.resolution)
-
-    def _denoised(self, plan: _Plan, prompts: dict[str, Any], caller: CallerProgress) -> torch.Tensor:
-        """Give the packed latents (1, tokens, channels) after the last step."""
-        request = plan.request
-        last: list[torch.Tensor] = []
-
-        def on_step_end(_: Any, step: int, __: Any, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-            # Waits for the device, so that a step that is reported is finished, and ends a ruined picture early.
-            refuse_not_finite(tensors["latents"], f"Step {step + 1} of the picture")
-            caller.report("denoise", step + 1, plan.steps)
-            if step + 1 == plan.steps and not plan.facts.gives_latents:
-                last.append(tensors["latents"])
-                raise _DenoisedError
-            return tensors  # the pipelines take back what they handed out
-
-        pipeline = self._pipelines.pipeline(
-            way_of(request.task, masked=request.mask is not None),
-            request.control.controlnet if request.control is not None else None,
-            scheduler_for(self._pipelines.scheduler, request.scheduler),
-        )
-        arguments: dict[str, Any] = {
-            **arguments_of(request, plan.facts),
-            **self._in_their_place(prompts),
-            # The CPU's generator draws the same noise for every device.
-            "generator": torch.Generator("cpu").manual_seed(request.seed),
-            "output_type": "latent",
-            "callback_on_step_end": on_step_end,
-        }
-        if hasattr(pipeline, "tokenizer_max_length"):
-            # Embeddings are cut to 512 otherwise.
-            arguments["max_sequence_length"] = pipeline.tokenizer_max_length
-        try:
-            with self._pipelines.placement.denoising(pipeline.scheduler):
-                latents: torch.Tensor = pipeline(**arguments).images
-        except _DenoisedError:
-            latents = last.pop()
-        finally:
-            # They tidy up only where they end themselves.
-            pipeline.maybe_free_model_hooks()
-        return latents
-
-    def _in_their_place(self, prompts: dict[str, Any]) -> dict[str, Any]:
-        """Bring what was encoded to where it is computed with, should it have been left elsewhere."""
-        device = self._pipelines.loaded._execution_device  # noqa: SLF001  see pyproject
-        astray = [
-            name
-            for name, prompt in prompts.items()
-            if isinstance(prompt, torch.Tensor) and prompt.device.type != device.type
-        ]
-        if astray:
-            log.warning("prompts.put_back", arguments=astray)
-        return {name: prompt.to(device) if name in astray else prompt for name, prompt in prompts.items()}
-
-    @contextmanager
-    def _seeded(self, seed: int) -> Iterator[None]:
-        """Let what draws from the libraries' own randomness be the same each time, and leave that as it was.
-
-        The inpaint ControlNet's pipeline, the LCM scheduler and the layered model's describing take no generator.
-        """
-        device = self._pipelines.loaded._execution_device  # noqa: SLF001  see pyproject
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            torch.manual_seed(seed)
-            yield
-
     def _restore(self) -> None:
         """Take back what a picture leaves behind."""
         self._pipelines.loaded.vae.clear_cache()
-
-
-def _refuse_other_passes(passes: int, plan: _Plan) -> None:
-    """Raise UnexpectedFailure where the guidance that was asked for was not done, or some that was not."""
-    expected = plan.steps * (1 if plan.request.negative_prompt is None else 2)
-    if passes != expected:
-        raise UnexpectedFailure(
-            f"The model was called {passes} times instead of {expected}: steps or guidance are not as asked.",
-            "Report it with the versions of diffusers and of this program.",
-        )
 
 
 @contextmanager
