@@ -275,7 +275,7 @@ def test_where_the_host_has_no_room_for_blocks_the_card_is_used_as_far_as_its_ow
 
     with host_with(0, patch) as host, patch.context() as only_here:
         only_here.setattr(
-            "qwen_image_daemon.render.diffusers_renderer.free_memory", lambda _: Memory(device=2**40, host=2**40)
+            "qwen_image_daemon.render.checkpoint_opening.free_memory", lambda _: Memory(device=2**40, host=2**40)
         )
         with fresh.again(down[0]) as renderer, bench.no_more_than(budget, renderer):
             rendering = rendered(renderer)
