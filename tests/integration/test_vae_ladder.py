@@ -228,6 +228,8 @@ def ways_found(
     budget, found = float("inf"), []
     vae = vae_of(renderer)
     for _ in ways:
+        # Nothing is left over from the picture before.
+        renderer.stand_by()
         with within(budget, card, vae.encoder if work == "encoded" else vae.decoder) as peaks, Computing(card):
             rendering = rendered(renderer, request)
         assert plan_of(rendering) == "resident"
