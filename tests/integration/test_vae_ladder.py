@@ -228,8 +228,6 @@ def ways_found(
     budget, found = float("inf"), []
     vae = vae_of(renderer)
     for _ in ways:
-        # Nothing is left over from the picture before.
-        renderer.stand_by()
         with within(budget, card, vae.encoder if work == "encoded" else vae.decoder) as peaks, Computing(card):
             rendering = rendered(renderer, request)
         assert plan_of(rendering) == "resident"
@@ -240,7 +238,7 @@ def ways_found(
 
 @contextmanager
 def within(budget: float, card: Card, part: Any) -> Iterator[list[int]]:
-    """Let the card have so much while a part computes, and give what each forward that went well took."""
+    """Let the card have so much while a part computes, and give what each forward took since the last failure."""
     peaks: list[int] = []
 
     def begin(*_: object) -> None:
@@ -248,7 +246,10 @@ def within(budget: float, card: Card, part: Any) -> Iterator[list[int]]:
 
     def end(_: object, __: object, result: object) -> None:
         card.budget = float("inf")
-        if result is not None:
+        if result is None:
+            # Tiles that went well before are no part of what the next way takes.
+            peaks.clear()
+        else:
             peaks.append(card.peak)
 
     hooks = [part.register_forward_pre_hook(begin), part.register_forward_hook(end, always_call=True)]
