@@ -13,7 +13,6 @@ from qwen_image_daemon.render.memory import (
     PLAN_OF,
     PLANS,
     Memory,
-    Plan,
     Work,
     allowed,
     blocks_that_stay,
@@ -82,19 +81,6 @@ def test_each_card_gets_the_best_plan_that_fits_into_it(
     assert chosen(card) == lossless
     assert chosen(card, "allow-quantized", formats=TORCH_ALONE) == torch_alone
     assert chosen(card, "allow-quantized") == everything
-
-
-@pytest.mark.parametrize("plan", [plan for plan in PLANS if not plan.on_cpu], ids=lambda plan: plan.name)
-def test_a_machine_that_has_just_what_a_plan_claims_gets_that_plan(plan: Plan) -> None:
-    """Of the device and of the host: so every plan is the best one for some machine."""
-    # By turns with the modulation's weights is never the best where they could be tabulated.
-    sizes = KNOWN_SIZES["qwen-image-2.1" if plan.name == "by-turns" else "qwen-image"]
-    needs = claim(plan, sizes, SQUARE, "bfloat16")
-    quality: Quality = "allow-quantized" if plan.exactness == "lossy" else "lossless"
-
-    choice = choose(sizes, SQUARE, "bfloat16", Memory(needs.device, needs.host), quality, frozenset({plan.kept}))
-
-    assert choice.plan == plan
 
 
 def test_four_bits_need_little_host_memory() -> None:
@@ -176,6 +162,20 @@ def test_blocks_stay_only_where_the_others_are_streamed() -> None:
 
     assert {name for name, count in staying.items() if count} == {"blocks-table", "blocks", "disk-table", "disk"}
     assert staying["blocks"] == 59
+
+
+@pytest.mark.parametrize("name", [plan.name for plan in PLANS if not plan.on_cpu])
+def test_a_machine_that_has_just_what_a_plan_claims_gets_that_plan(name: PlanName) -> None:
+    """Of the device and of the host: so every plan is the best one for some machine."""
+    plan = PLAN_OF[name]
+    # By turns with the modulation's weights is never the best where they could be tabulated.
+    sizes = KNOWN_SIZES["qwen-image-2.1" if name == "by-turns" else "qwen-image"]
+    needs = claim(plan, sizes, SQUARE, "bfloat16")
+    quality: Quality = "allow-quantized" if plan.exactness == "lossy" else "lossless"
+
+    choice = choose(sizes, SQUARE, "bfloat16", Memory(needs.device, needs.host), quality, frozenset({plan.kept}))
+
+    assert choice.plan == plan
 
 
 def test_references_of_an_edit_count() -> None:
