@@ -317,6 +317,7 @@ def layered() -> RenderRequest:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_with_the_memory_of_one_layer_they_are_decoded_one_after_the_other_before_anything_is_lost(
     tiny_family: Callable[[str], Path], card: Card
 ) -> None:
