@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import Lasting
@@ -39,10 +40,11 @@ def opened(
     placement: PlanName = "resident",
     state: Path | None = None,
     let_go_of_others: Callable[[], bool] = nothing_stands_by,
+    family: FamilyName = "demo",
     **settings: object,
 ) -> DiffusersRenderer:
     return DiffusersRenderer(
-        ModelSettings(family="demo", source=str(checkpoint)),
+        ModelSettings(family=family, source=str(checkpoint)),
         RenderSettings.model_validate(
             {"device": "cpu", "precisions": ("float32",), "placement": placement} | settings
         ),

@@ -2,44 +2,65 @@
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
+import diffusers
 import torch
-from diffusers import QwenImageTransformer2DModel
+import transformers
 from torch import nn
-from transformers import Qwen2_5_VLConfig, Qwen2_5_VLForConditionalGeneration
 
-from qwen_image_daemon.render.memory import Plan
+from qwen_image_daemon.render.memory import PLANS, Plan
 from qwen_image_daemon.render.modulation_table import STREAMS
+from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.quantisers import Format
+from tiny_models import Card, Computing
+from ways_down import AT_HAND
 
-BLOCKS, HEADS = 14, 4
-LAYERS, LAYER_WIDTH = 20, 512
+TINY_BLOCKS: Final = 14
+_MLP_RATIO: Final = 12
+"""Of 2.1, whose blocks are small beside its text encoder otherwise."""
+_REPEATED: Final = ("model.language_model.layers", "model.visual.blocks", "model.visual.deepstack_merger_list")
+"""What is streamed of a text encoder one by one. Only 2.1 has the last."""
 
 
-def with_large_parts(tiny: Path, folder: Path) -> Path:
-    """Copy a tiny checkpoint, with parts whose sizes are to each other as Qwen-Image's are.
+@dataclass(frozen=True)
+class Parts:
+    """How large a tiny checkpoint's parts are made. All widths squared grow alike."""
+
+    blocks: int = TINY_BLOCKS
+    heads: int = 4
+    layers: int = 20
+    layer_width: int = 512
+    precision: torch.dtype = torch.float32
+
+
+def with_large_parts(tiny: Path, folder: Path, parts: Parts = Parts()) -> Path:
+    """Copy a tiny checkpoint, 1.x or 2.1, with parts whose sizes are to each other as Qwen-Image's are.
 
     Many layers and blocks, each of them small beside the whole: so that every arrangement that comes later holds
     less. In the smallest checkpoint it is what lies around the text encoder's two layers that counts most.
     """
     shutil.copytree(tiny, folder)
     torch.manual_seed(0)
-    transformer: Any = QwenImageTransformer2DModel.from_config(
-        _config(folder / "transformer") | {"num_layers": BLOCKS, "num_attention_heads": HEADS}
-    )
-    transformer.save_pretrained(folder / "transformer")
+    config = _config(folder / "transformer")
+    config |= {"num_layers": parts.blocks, "num_attention_heads": parts.heads}
+    if "mlp_ratio" in config:
+        config["mlp_ratio"] = _MLP_RATIO
+    transformer = getattr(diffusers, config["_class_name"]).from_config(config)
+    transformer.to(parts.precision).save_pretrained(folder / "transformer")
     config = _config(folder / "text_encoder")
-    config["text_config"] |= {
-        "num_hidden_layers": LAYERS,
-        "intermediate_size": LAYER_WIDTH,
-        "layer_types": ["full_attention"] * LAYERS,
-    }
+    config["text_config"] |= {"num_hidden_layers": parts.layers, "intermediate_size": parts.layer_width}
+    if "layer_types" in config["text_config"]:
+        config["text_config"]["layer_types"] = ["full_attention"] * parts.layers
     config["vision_config"] |= {"patch_size": 2, "spatial_merge_size": 1}
-    encoder: Any = Qwen2_5_VLForConditionalGeneration(Qwen2_5_VLConfig(**config))
-    encoder.save_pretrained(folder / "text_encoder")
+    [name] = config["architectures"]
+    kind: Any = getattr(transformers, name)
+    encoder = kind(kind.config_class(**config))
+    encoder.to(parts.precision).save_pretrained(folder / "text_encoder")
     return folder
 
 
@@ -52,51 +73,50 @@ def _config(folder: Path) -> dict[str, Any]:
 class CardWeights:
     """Bytes of a loaded model's parts. `encoding` is what is there of a streamed text encoder at its most."""
 
-    transformer: int
+    transformer: Mapping[Format, int]
+    """By how the matrices of its blocks are kept, in formats that are at hand here."""
     around_blocks: int
     block: int
-    modulation: int
+    modulation: Mapping[Format, int]
+    """Nothing, where the blocks have none of their own."""
+    modulation_of_a_block: int
     modulation_layer: int
     leaf: int
     """The largest single layer of a block."""
     text_encoder: int
     encoding: int
     vae: int
-    in_8_bits: int
-    """The transformer, with the matrices of its blocks in float8."""
-    modulation_in_8_bits: int
 
     @classmethod
-    def of(cls, pipeline: Any) -> Self:
-        """Add up what is loaded. All blocks are alike."""
+    def of(cls, pipeline: Any, card: Card) -> Self:
+        """Add up what is loaded, and pack it on a card that is empty. All blocks are alike."""
         transformer, encoder = pipeline.transformer, pipeline.text_encoder
         blocks = list(transformer.transformer_blocks)
-        modulation = [getattr(block, stream) for block in blocks for stream in STREAMS]
-        layers = list(encoder.model.language_model.layers)
+        modulation = [getattr(block, stream) for block in blocks for stream in STREAMS if hasattr(block, stream)]
+        inside = dict(encoder.named_modules())
+        layers = [*inside[_REPEATED[0]]]
+        kinds: list[tuple[Format, int, int]] = [("as loaded", _bytes(transformer), sum(map(_bytes, modulation)))]
+        if modulation:
+            kinds += _packed(pipeline, card)
+        repeated = chain.from_iterable(inside.get(name, ()) for name in _REPEATED)
         return cls(
-            transformer=_bytes(transformer),
+            transformer={kept: size for kept, size, _ in kinds},
             around_blocks=_bytes(transformer) - sum(map(_bytes, blocks)),
             block=_bytes(blocks[0]),
-            modulation=sum(map(_bytes, modulation)),
-            modulation_layer=max(map(_bytes, modulation)),
+            modulation={kept: size for kept, _, size in kinds},
+            modulation_of_a_block=sum(map(_bytes, modulation)) // len(blocks),
+            modulation_layer=max(map(_bytes, modulation), default=0),
             leaf=max(_own_bytes(module.parameters(recurse=False)) for module in blocks[0].modules()),
             text_encoder=_bytes(encoder),
             # Of the layers one at a time; those that look at pictures stay where they are.
-            encoding=_bytes(encoder)
-            - sum(map(_bytes, (*layers, *encoder.model.visual.blocks)))
-            + max(map(_bytes, layers)),
+            encoding=_bytes(encoder) - sum(map(_bytes, repeated)) + max(map(_bytes, layers)),
             vae=_bytes(pipeline.vae),
-            in_8_bits=_bytes(transformer) - _saved_by_8_bits(blocks),
-            modulation_in_8_bits=sum(map(_bytes, modulation)) - _saved_by_8_bits(modulation),
         )
 
     def of_plan(self, plan: Plan) -> int:
         """Give what an arrangement holds at its most, weights only."""
-        transformer, modulation = self.transformer, self.modulation
-        if plan.kept != "as loaded":
-            transformer, modulation = self.in_8_bits, self.modulation_in_8_bits
-        in_blocks = self.block - (self.modulation // BLOCKS if plan.table else 0)
-        held = transformer - (modulation if plan.table else 0)
+        in_blocks = self.block_of(plan)
+        held = self.transformer[plan.kept] - (self.modulation[plan.kept] if plan.table else 0)
         # Tabulating borrows one layer after the other, before the first block is at work.
         borrowed = self.modulation_layer if plan.table else 0
         at_rest, at_work = {
@@ -109,6 +129,10 @@ class CardWeights:
             return self.vae + self.text_encoder + at_work
         return self.vae + max(at_rest + self.encoding, at_work)
 
+    def block_of(self, plan: Plan) -> int:
+        """Give what one block takes where the plan streams it."""
+        return self.block - (self.modulation_of_a_block if plan.table else 0)
+
 
 def _bytes(module: nn.Module) -> int:
     return _own_bytes((*module.parameters(), *module.buffers()))
@@ -118,7 +142,20 @@ def _own_bytes(tensors: Iterable[torch.Tensor]) -> int:
     return sum(tensor.nbytes for tensor in tensors)
 
 
-def _saved_by_8_bits(modules: Iterable[nn.Module]) -> int:
-    matrices = [part.weight for module in modules for part in module.modules() if isinstance(part, nn.Linear)]
-    # One byte for each parameter, and a scale in the weights' own precision for each row.
-    return sum(matrix.nbytes - matrix.numel() - len(matrix) * matrix.element_size() for matrix in matrices)
+def _packed(pipeline: Any, card: Card) -> Iterator[tuple[Format, int, int]]:
+    """Give, for each format at hand, what a transformer takes whose blocks are packed, and its modulation's share.
+
+    How much a library needs beside the bits is its own affair: it is counted. Nothing of the model may be on the
+    card.
+    """
+    host = torch.device("cpu")
+    placement = WeightPlacement(pipeline.transformer, pipeline.text_encoder, pipeline.vae)
+    for kept in AT_HAND:
+        whole, without_modulation = (plan for plan in PLANS if plan.kept == kept)
+        with Computing(card):
+            placement.arrange(whole, host)
+            taken = card.used
+            placement.arrange(without_modulation, host)
+            less = card.used
+            placement.undo()
+        yield kept, taken - _bytes(pipeline.vae), taken - less

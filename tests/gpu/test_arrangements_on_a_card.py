@@ -4,7 +4,7 @@ The transformer has Qwen-Image's own width and as many of its 60 blocks as fit c
 and made on the card. Nothing is downloaded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import tiny_checkpoint
 from qwen_image_daemon.render.component_sizes import ComponentSizes, sizes_of
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS, Work, claim
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.quantisers import formats_at_hand
 from qwen_image_daemon.settings import PlanName
 
 pytestmark = [
@@ -31,6 +32,18 @@ EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact
 LOST: dict[PlanName, float] = {"int8": 0.05, "int8-table": 0.05, "float8": 0.15, "float8-table": 0.15}
 LOST |= {"nf4": 0.4, "nf4-table": 0.4}
 """What may be lost at most of two steps' result: some times what one layer loses (docs/decisions/0017)."""
+
+
+def with_their_libraries(plans: Iterable[PlanName]) -> list[Any]:
+    """Skip those whose library is not installed."""
+    formats = {"as loaded", *formats_at_hand()}
+    return [
+        pytest.param(
+            plan,
+            marks=pytest.mark.skipif(PLAN_OF[plan].kept not in formats, reason="its library is not installed"),
+        )
+        for plan in plans
+    ]
 
 
 @dataclass(frozen=True)
@@ -103,7 +116,7 @@ def test_an_exact_arrangement_computes_the_same_bits_on_the_card(model: Model, p
     assert torch.equal(drawn, expected)
 
 
-@pytest.mark.parametrize("plan", LOST)
+@pytest.mark.parametrize("plan", with_their_libraries(LOST))
 def test_weights_in_fewer_bits_compute_something_like_it(model: Model, plan: PlanName) -> None:
     expected = computed(model, "resident").float()
 
@@ -112,7 +125,7 @@ def test_weights_in_fewer_bits_compute_something_like_it(model: Model, plan: Pla
     assert 0 < (drawn - expected).norm() / expected.norm() < LOST[plan]
 
 
-@pytest.mark.parametrize("plan", [*EXACT, *LOST])
+@pytest.mark.parametrize("plan", with_their_libraries([*EXACT, *LOST]))
 def test_an_arrangement_takes_no_more_than_its_claim(model: Model, plan: PlanName) -> None:
     torch.cuda.reset_peak_memory_stats(model.device)
 

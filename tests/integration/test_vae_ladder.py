@@ -1,6 +1,6 @@
 """Where memory runs out while the VAE encodes or decodes, only that is done again, and the result tells it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,15 @@ from PIL import Image
 from arranged import GUIDED, Shortage, drawn, insert, opened, pipeline_of, plan_of, rendered, steps_of
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.renderer import Arrangement, Control, OutOfMemory, Rendering, RenderRequest
+from qwen_image_daemon.render.renderer import (
+    Arrangement,
+    Control,
+    Exactness,
+    OutOfMemory,
+    Rendering,
+    RenderRequest,
+)
+from qwen_image_daemon.render.vae_rungs import VaeWork
 from qwen_image_daemon.settings import ControlNetSettings, PlanName, Quality, RenderSettings
 from tiny_models import Card, Computing, loaded, picture, read_small_references
 
@@ -31,12 +39,10 @@ def vae_of(renderer: DiffusersRenderer) -> Any:
     return pipeline_of(renderer).vae
 
 
-def short_in_vae(renderer: DiffusersRenderer, times: int, fault: Exception | None = None) -> Shortage:
-    return Shortage(renderer, times, fault, vae_of(renderer).decoder.up_blocks[0])
-
-
-def short_in_encoder(renderer: DiffusersRenderer, times: int, fault: Exception | None = None) -> Shortage:
-    return Shortage(renderer, times, fault, vae_of(renderer).encoder.conv_in)
+def short_in(work: VaeWork, renderer: DiffusersRenderer, times: int, fault: Exception | None = None) -> Shortage:
+    vae = vae_of(renderer)
+    part = vae.encoder.conv_in if work == "encoded" else vae.decoder.up_blocks[0]
+    return Shortage(renderer, times, fault, part)
 
 
 def how(rendering: Rendering) -> Arrangement:
@@ -62,118 +68,95 @@ def deviation(one: Image.Image, other: Image.Image) -> float:
     return sum(abs(mine - theirs) for mine, theirs in levels) / len(one.tobytes())
 
 
-LOSSY: Quality = "allow-quantized"
-RUNGS: list[tuple[PlanName, Quality, int, Arrangement]] = [
-    # The arrangement, what is allowed, how often memory runs out, and what the picture then says.
-    ("resident", "lossless", 1, Arrangement(plan="resident", exactness="exact", decoding="whole")),
-    ("resident", "lossless", 2, Arrangement(plan="resident", exactness="exact", decoding="alone")),
-    ("resident", "lossless", 3, Arrangement(plan="resident", exactness="float-drift", decoding="cpu")),
-    ("resident", LOSSY, 3, Arrangement(plan="resident", exactness="lossy", decoding="tiles-128")),
-    ("by-turns", "lossless", 2, Arrangement(plan="by-turns", exactness="float-drift", decoding="cpu")),
-]
-
-
-@pytest.mark.parametrize(
-    ("plan", "quality", "times", "told"),
-    [
-        pytest.param(*rung, marks=() if place in {1, 2, 3} else pytest.mark.slow)
-        for place, rung in enumerate(RUNGS)
-    ],
-)
-@pytest.mark.usefixtures("card")
-def test_a_decoding_that_fails_is_tried_again_rung_by_rung_and_the_next_picture_is_as_ever(
-    plan: PlanName, quality: Quality, times: int, told: Arrangement, tiny_checkpoint: Path
-) -> None:
-    with opened(tiny_checkpoint, plan, quality=quality) as renderer:
-        before, expected = drawn(renderer), rendered(renderer, WIDE).image
-        switches = switches_of(renderer)
-
-        with short_in_vae(renderer, times), counted_passes(renderer) as passes:
-            short = rendered(renderer, WIDE)
-
-        assert how(short).model_copy(update={"levers": (), "steps_down": ()}) == told
-        assert len(how(short).levers) == (told.exactness != "exact")
-        assert len(steps_of(short)) == times
-        assert steps_of(short)[0].startswith("decoded again: Memory ran out on the device: ")
-        assert len(passes) == 4, "two guided steps: nothing was denoised again"
-        assert deviation(short.image, expected) < 16
-        assert (short.image == expected) or told.exactness != "exact"
-        # Another kind of picture: for this kind it is remembered.
-        assert drawn(renderer) == before
-        assert switches_of(renderer) == switches
-
-
-@pytest.mark.usefixtures("card")
-def test_how_it_could_be_decoded_is_remembered_for_such_pictures_and_over_a_restart(
-    tiny_checkpoint: Path, tmp_path: Path
-) -> None:
-    with opened(tiny_checkpoint, state=tmp_path) as renderer, short_in_vae(renderer, 2):
-        rendered(renderer)
-
-    with opened(tiny_checkpoint, state=tmp_path) as renderer:
-        again = rendered(renderer)
-        assert (how(again).decoding, steps_of(again)) == ("alone", ())
-        assert how(rendered(renderer, WIDE)).decoding == "whole"
-
-
 FROM_A_PICTURE = replace(
     WIDE, task="image-to-image", source=picture("teal", (192, 64)), strength=0.6, num_inference_steps=4
 )
-ENCODED: list[tuple[PlanName, Quality, int, Arrangement]] = [
-    ("resident", "lossless", 1, Arrangement(plan="resident", exactness="exact", encoding="whole")),
-    ("resident", "lossless", 2, Arrangement(plan="resident", exactness="exact", encoding="alone")),
-    ("resident", "lossless", 3, Arrangement(plan="resident", exactness="float-drift", encoding="cpu")),
-    ("resident", LOSSY, 3, Arrangement(plan="resident", exactness="lossy", encoding="tiles-128")),
-    ("resident-table", "lossless", 2, Arrangement(plan="resident-table", exactness="exact", encoding="alone")),
-    ("by-turns", "lossless", 2, Arrangement(plan="by-turns", exactness="float-drift", encoding="cpu")),
-    ("blocks", "lossless", 2, Arrangement(plan="blocks", exactness="exact", encoding="alone")),
+REQUESTS: dict[VaeWork, RenderRequest] = {"encoded": FROM_A_PICTURE, "decoded": WIDE}
+PASSES: dict[VaeWork, int] = {"encoded": 6, "decoded": 4}
+"""Guided steps, each counted twice: three, of four at a strength of 0.6, and two."""
+LOSSY: Quality = "allow-quantized"
+
+
+def way_of(rendering: Rendering, work: VaeWork) -> str:
+    return how(rendering).encoding if work == "encoded" else how(rendering).decoding
+
+
+RUNGS: list[tuple[VaeWork, PlanName, Quality, int, str, Exactness]] = [
+    # The work, the arrangement, what is allowed, how often memory runs out, and what the picture then says.
+    ("decoded", "resident", "lossless", 2, "alone", "exact"),
+    ("decoded", "resident", "lossless", 3, "cpu", "float-drift"),
+    ("decoded", "resident", LOSSY, 3, "tiles-128", "lossy"),
+    ("encoded", "resident", "lossless", 2, "alone", "exact"),
+    ("encoded", "resident", LOSSY, 3, "tiles-128", "lossy"),
+    ("encoded", "by-turns", "lossless", 2, "cpu", "float-drift"),
+]
+MORE_RUNGS: list[tuple[VaeWork, PlanName, Quality, int, str, Exactness]] = [
+    ("decoded", "resident", "lossless", 1, "whole", "exact"),
+    ("decoded", "by-turns", "lossless", 2, "cpu", "float-drift"),
+    ("encoded", "resident", "lossless", 1, "whole", "exact"),
+    ("encoded", "resident", "lossless", 3, "cpu", "float-drift"),
+    ("encoded", "resident-table", "lossless", 2, "alone", "exact"),
+    ("encoded", "blocks", "lossless", 2, "alone", "exact"),
 ]
 
 
 @pytest.mark.parametrize(
-    ("plan", "quality", "times", "told"),
-    [
-        pytest.param(*rung, marks=() if place in {1, 3, 5} else pytest.mark.slow)
-        for place, rung in enumerate(ENCODED)
-    ],
+    ("work", "plan", "quality", "times", "way", "exactness"),
+    [*RUNGS, *(pytest.param(*rung, marks=pytest.mark.slow) for rung in MORE_RUNGS)],
 )
 @pytest.mark.usefixtures("card")
-def test_an_encoding_that_fails_is_tried_again_rung_by_rung_and_the_next_picture_is_as_ever(
-    plan: PlanName, quality: Quality, times: int, told: Arrangement, tiny_checkpoint: Path
+def test_what_the_vae_fails_at_is_tried_again_rung_by_rung_and_the_next_picture_is_as_ever(  # noqa: PLR0913, PLR0917  one row of the table above
+    work: VaeWork,
+    plan: PlanName,
+    quality: Quality,
+    times: int,
+    way: str,
+    exactness: Exactness,
+    tiny_checkpoint: Path,
 ) -> None:
+    request = REQUESTS[work]
     with opened(tiny_checkpoint, plan, quality=quality) as renderer:
-        before, expected = drawn(renderer), rendered(renderer, FROM_A_PICTURE).image
+        before, expected = drawn(renderer), rendered(renderer, request).image
         switches = switches_of(renderer)
 
-        with short_in_encoder(renderer, times), counted_passes(renderer) as passes:
-            short = rendered(renderer, FROM_A_PICTURE)
+        with short_in(work, renderer, times), counted_passes(renderer) as passes:
+            short = rendered(renderer, request)
 
-        assert how(short).model_copy(update={"levers": (), "steps_down": ()}) == told
-        assert len(how(short).levers) == (told.exactness != "exact")
-        assert all(lever.startswith("the picture was encoded ") for lever in how(short).levers)
+        told = {"encoding": "whole", "decoding": "whole"} | {work.replace("ed", "ing"): way}
+        assert how(short).model_copy(update={"levers": (), "steps_down": ()}) == Arrangement(
+            plan=plan, exactness=exactness, **told
+        )
+        assert len(how(short).levers) == (exactness != "exact")
+        assert all(lever.startswith(f"the picture was {work} ") for lever in how(short).levers)
         assert len(steps_of(short)) == times
-        assert steps_of(short)[0].startswith("encoded again: Memory ran out on the device: ")
-        assert len(passes) == 6, "three guided steps, of four at a strength of 0.6: the arrangement was kept"
+        assert steps_of(short)[0].startswith(f"{work} again: Memory ran out on the device: ")
+        assert len(passes) == PASSES[work], "nothing was denoised again"
         assert deviation(short.image, expected) < 16
-        assert (short.image == expected) or told.exactness != "exact"
+        assert (short.image == expected) or exactness != "exact"
+        # Another kind of picture: for this kind it is remembered.
         assert drawn(renderer) == before
         assert switches_of(renderer) == switches
         assert "encode" not in vars(vae_of(renderer))
 
 
+@pytest.mark.parametrize("work", REQUESTS)
 @pytest.mark.usefixtures("card")
-def test_how_it_could_be_encoded_is_remembered_apart_from_how_it_was_decoded(
-    tiny_checkpoint: Path, tmp_path: Path
+def test_what_worked_is_remembered_for_such_pictures_and_this_work_and_over_a_restart(
+    work: VaeWork, tiny_checkpoint: Path, tmp_path: Path
 ) -> None:
     with opened(tiny_checkpoint, state=tmp_path) as renderer:
-        expected = drawn(renderer, FROM_A_PICTURE)
-        with short_in_encoder(renderer, 2):
-            rendered(renderer, FROM_A_PICTURE)
+        expected = drawn(renderer, REQUESTS[work])
+        with short_in(work, renderer, 2):
+            rendered(renderer, REQUESTS[work])
 
     with opened(tiny_checkpoint, state=tmp_path) as renderer:
-        again = rendered(renderer, FROM_A_PICTURE)
-        assert (how(again).encoding, how(again).decoding, steps_of(again)) == ("alone", "whole", ())
+        again = rendered(renderer, REQUESTS[work])
+        assert (way_of(again, work), steps_of(again)) == ("alone", ())
         assert again.image.tobytes() == expected
+        [other] = REQUESTS.keys() - {work}
+        assert way_of(again, other) == "whole"
+        another_kind = replace(REQUESTS[work], negative_prompt=None, true_cfg_scale=1.0)
+        assert way_of(rendered(renderer, another_kind), work) == "whole"
 
 
 DRAWN_FROM_PICTURES: dict[FamilyName, RenderRequest] = {
@@ -195,7 +178,7 @@ def test_whatever_looks_at_pictures_encodes_them_by_the_ladder(
     settings = RenderSettings(device="cpu", precisions=("float32",), placement="resident")
     with loaded(family, tiny_family(family), controlnets=controlnets, settings=settings) as model:
         expected = model.draw(DRAWN_FROM_PICTURES[family])
-        with short_in_encoder(model.renderer, 2):
+        with short_in("encoded", model.renderer, 2):
             short = model.draw(DRAWN_FROM_PICTURES[family])
 
     assert how(short) == Arrangement(
@@ -210,33 +193,52 @@ def test_where_no_way_to_encode_is_left_the_next_arrangement_comes(tiny_checkpoi
     with opened(tiny_checkpoint) as renderer:
         expected = drawn(renderer, FROM_A_PICTURE)
         # Whole, again, alone, on the CPU; and all of them once more before the arrangement changes.
-        with short_in_encoder(renderer, 8):
+        with short_in("encoded", renderer, 8):
             short = rendered(renderer, FROM_A_PICTURE)
 
     assert (how(short).plan, how(short).encoding) == ("resident-table", "whole")
     assert short.image.tobytes() == expected
 
 
-@pytest.mark.slow
-def test_with_the_memory_of_a_way_to_encode_that_way_is_found(tiny_checkpoint: Path, card: Card) -> None:
-    """As for decoding: what a way took at its most, less one byte, is the budget of the next one."""
-    budget = float("inf")
-    for encoding in ("whole", "alone", "tiles-128", "cpu"):
-        with (
-            opened(tiny_checkpoint, quality=LOSSY) as renderer,
-            encoding_within(budget, renderer, card) as peaks,
-            Computing(card),
-        ):
-            rendering = rendered(renderer, FROM_A_PICTURE)
+LONG = replace(GUIDED, width=640)
+"""Larger than the largest tiles."""
+WAYS = ("whole", "alone", "tiles-512", "tiles-256", "tiles-128", "cpu")
 
-        assert how(rendering).encoding == encoding
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("work", "request_for"),
+    [
+        ("decoded", LONG),
+        ("encoded", replace(LONG, task="image-to-image", source=picture("teal", (640, 64)), strength=0.5)),
+    ],
+    ids=["decoded", "encoded"],
+)
+def test_with_the_memory_of_a_way_to_encode_or_decode_that_way_is_found(
+    work: VaeWork, request_for: RenderRequest, tiny_checkpoint: Path, card: Card
+) -> None:
+    with opened(tiny_checkpoint, quality=LOSSY, placement_retry_seconds=1e-6) as renderer:
+        assert ways_found(work, renderer, card, request_for, WAYS) == [*WAYS]
+
+
+def ways_found(
+    work: VaeWork, renderer: DiffusersRenderer, card: Card, request: RenderRequest, ways: Sequence[str]
+) -> list[str]:
+    """Draw once for each of the ways. What one took at its most, less one byte, is the budget of the next."""
+    budget, found = float("inf"), []
+    vae = vae_of(renderer)
+    for _ in ways:
+        with within(budget, card, vae.encoder if work == "encoded" else vae.decoder) as peaks, Computing(card):
+            rendering = rendered(renderer, request)
         assert plan_of(rendering) == "resident"
+        found.append(way_of(rendering, work))
         budget = max(peaks) - 1
+    return found
 
 
 @contextmanager
-def encoding_within(budget: float, renderer: DiffusersRenderer, card: Card) -> Iterator[list[int]]:
-    """Let the card have so much while a picture is encoded, and give what each forward that went well took."""
+def within(budget: float, card: Card, part: Any) -> Iterator[list[int]]:
+    """Let the card have so much while a part computes, and give what each forward took since the last failure."""
     peaks: list[int] = []
 
     def begin(*_: object) -> None:
@@ -244,44 +246,16 @@ def encoding_within(budget: float, renderer: DiffusersRenderer, card: Card) -> I
 
     def end(_: object, __: object, result: object) -> None:
         card.budget = float("inf")
-        if result is not None:
+        if result is None:
+            # Tiles that went well before are no part of what the next way takes.
+            peaks.clear()
+        else:
             peaks.append(card.peak)
 
-    encoder = vae_of(renderer).encoder
-    hooks = [encoder.register_forward_pre_hook(begin), encoder.register_forward_hook(end, always_call=True)]
+    hooks = [part.register_forward_pre_hook(begin), part.register_forward_hook(end, always_call=True)]
     yield peaks
     for hook in hooks:
         hook.remove()
-
-
-@pytest.mark.slow
-def test_with_the_memory_of_a_way_to_decode_that_way_is_found(tiny_checkpoint: Path, card: Card) -> None:
-    """What a way took at its most, less one byte, is the budget of the next one."""
-    budget = float("inf")
-    for decoding in ("whole", "alone", "tiles-128", "cpu"):
-        # Each in a new process, so to say: nothing is remembered.
-        card.budget = float("inf")
-        with opened(tiny_checkpoint, quality=LOSSY) as renderer:
-            drawn(renderer, WIDE)
-            card.budget = budget
-            with decoding_anew(renderer, card), Computing(card):
-                rendering = rendered(renderer, WIDE)
-
-        assert how(rendering).decoding == decoding
-        assert card.peak < budget
-        budget = card.peak - 1
-
-
-@contextmanager
-def decoding_anew(renderer: DiffusersRenderer, card: Card) -> Iterator[None]:
-    """Let the peak be that of the last decoding."""
-
-    def forget(*_: object) -> None:
-        card.peak = 0
-
-    hook = vae_of(renderer).post_quant_conv.register_forward_pre_hook(forget)
-    yield
-    hook.remove()
 
 
 @pytest.mark.parametrize(
@@ -319,7 +293,7 @@ def test_where_the_hosts_memory_ran_out_too_the_job_fails_and_the_next_is_drawn_
     with opened(tiny_checkpoint) as renderer:
         expected = drawn(renderer)
         with (
-            short_in_vae(renderer, 1_000, MemoryError("Unable to allocate 3.00 GiB")),
+            short_in("decoded", renderer, 1_000, MemoryError("Unable to allocate 3.00 GiB")),
             pytest.raises(OutOfMemory, match="on the host"),
         ):
             drawn(renderer)
@@ -343,16 +317,20 @@ def layered() -> RenderRequest:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("card")
-def test_layers_are_decoded_one_after_the_other_before_anything_is_lost(
-    tiny_family: Callable[[str], Path],
+@pytest.mark.timeout(600)
+def test_with_the_memory_of_one_layer_they_are_decoded_one_after_the_other_before_anything_is_lost(
+    tiny_family: Callable[[str], Path], card: Card
 ) -> None:
-    settings = RenderSettings(device="cpu", precisions=("float32",), placement="by-turns")
-    with loaded("qwen-image-layered", tiny_family("qwen-image-layered"), settings=settings) as model:
-        expected = model.draw(layered())
-        with short_in_vae(model.renderer, 2):
-            short = model.draw(layered())
+    ways = ("whole", "alone", "sliced", "cpu")
+    with opened(
+        tiny_family("qwen-image-layered"), family="qwen-image-layered", placement_retry_seconds=1e-6
+    ) as renderer:
+        expected = rendered(renderer, layered())
 
+        assert ways_found("decoded", renderer, card, layered(), ways) == [*ways]
+
+        with short_in("decoded", renderer, 3):
+            short = rendered(renderer, layered())
     assert (how(short).decoding, how(short).exactness) == ("sliced", "float-drift")
     for mine, theirs in zip(short.layers, expected.layers, strict=True):
         assert deviation(mine, theirs) < 1

@@ -164,6 +164,20 @@ def test_blocks_stay_only_where_the_others_are_streamed() -> None:
     assert staying["blocks"] == 59
 
 
+@pytest.mark.parametrize("name", [plan.name for plan in PLANS if not plan.on_cpu])
+def test_a_machine_that_has_just_what_a_plan_claims_gets_that_plan(name: PlanName) -> None:
+    """Of the device and of the host: so every plan is the best one for some machine."""
+    plan = PLAN_OF[name]
+    # By turns with the modulation's weights is never the best where they could be tabulated.
+    sizes = KNOWN_SIZES["qwen-image-2.1" if name == "by-turns" else "qwen-image"]
+    needs = claim(plan, sizes, SQUARE, "bfloat16")
+    quality: Quality = "allow-quantized" if plan.exactness == "lossy" else "lossless"
+
+    choice = choose(sizes, SQUARE, "bfloat16", Memory(needs.device, needs.host), quality, frozenset({plan.kept}))
+
+    assert choice.plan == plan
+
+
 def test_references_of_an_edit_count() -> None:
     edit = Work(pixels=1024 * 1024, reference_pixels=10 * 1024 * 1024)
 
