@@ -1,6 +1,6 @@
 """Components that SDNQ quantised: its own library, where the operator installed it, says how, and turns them back.
 
-It is GPL-3.0, and this program is not: nothing of it comes along, and no extra of this program names it.
+It is GPL-3.0, and this program is not: nothing of it comes along; the extra `sdnq` only names it.
 """
 
 from collections.abc import Mapping
