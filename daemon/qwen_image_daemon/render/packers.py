@@ -63,8 +63,11 @@ def _float8_of_torchao() -> Pack:
     from torchao.quantization import Float8Tensor, PerRow  # noqa: PLC0415  an extra, and slow to import
 
     def pack(matrix: torch.Tensor) -> Unpack:
-        unpack: Unpack = Float8Tensor.from_hp(matrix, torch.float8_e4m3fn, PerRow()).dequantize
-        return unpack
+        precision = matrix.dtype
+        # The scale of a row of zeros would be zero in float16, and the row none.
+        wide = matrix.float() if precision == torch.float16 else matrix
+        packed = Float8Tensor.from_hp(wide, torch.float8_e4m3fn, PerRow())
+        return lambda: packed.dequantize().to(precision)
 
     return pack
 
