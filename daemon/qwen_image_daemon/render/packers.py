@@ -62,12 +62,12 @@ def _power_of_two(matrix: torch.Tensor, most: float) -> torch.Tensor:
 def _float8_of_torchao() -> Pack:
     from torchao.quantization import Float8Tensor, PerRow  # noqa: PLC0415  an extra, and slow to import
 
+    # Without it the scale of a row of zeros is zero, and the row is turned back into no numbers.
+    least = _LARGEST_FLOAT8 * 2.0**_LEAST_STEP
+
     def pack(matrix: torch.Tensor) -> Unpack:
-        precision = matrix.dtype
-        # The scale of a row of zeros would be zero in float16, and the row none.
-        wide = matrix.float() if precision == torch.float16 else matrix
-        packed = Float8Tensor.from_hp(wide, torch.float8_e4m3fn, PerRow())
-        return lambda: packed.dequantize().to(precision)
+        unpack: Unpack = Float8Tensor.from_hp(matrix, torch.float8_e4m3fn, PerRow(), hp_value_lb=least).dequantize
+        return unpack
 
     return pack
 
