@@ -142,6 +142,13 @@ def test_packing_leaves_the_matrix_alone_and_gives_the_same_bits_each_time(kept:
     assert first().data_ptr() != turned_back.data_ptr()
 
 
+@pytest.mark.skipif("sdnq" not in installed_libraries(), reason="sdnq is not installed (make slow)")
+def test_sdnq_compiles_nothing_not_even_to_see_whether_it_could() -> None:
+    packer("uint4", "sdnq")
+
+    assert not sys.modules["sdnq.common"].use_torch_compile
+
+
 def test_a_library_is_not_asked_for_what_it_does_not_make() -> None:
     with pytest.raises(ValueError, match="torch does not make nf4"):
         packer("nf4", "torch")

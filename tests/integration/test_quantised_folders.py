@@ -27,6 +27,7 @@ from qwen_image_daemon.render.packed_layers import PackedLinear
 from qwen_image_daemon.render.quantised_loading import load_quantised_transformer
 from qwen_image_daemon.render.quantisers import is_installed
 from qwen_image_daemon.render.renderer import ModelUnavailable
+from qwen_image_daemon.render.sdnq_library import sdnq_quantizer
 from qwen_image_daemon.settings import PlanName
 from tiny_models import Card, loaded
 
@@ -182,9 +183,7 @@ SDNQ: dict[str, dict[str, Any]] = {
 @_needs("sdnq")
 @pytest.mark.parametrize("kind", SDNQ)
 def test_matrices_of_sdnq_are_those_that_it_turns_back_itself(kind: str, copy: Path) -> None:
-    import sdnq  # noqa: PLC0415  an extra, and slow to import
-
-    how = sdnq.SDNQConfig(minimum_allowed_numel=1, minimum_allowed_channel_size=1, **SDNQ[kind])
+    how = sdnq_quantizer().SDNQConfig(minimum_allowed_numel=1, minimum_allowed_channel_size=1, **SDNQ[kind])
     kept = diffusers.QwenImageTransformer2DModel.from_pretrained(
         copy / "transformer", dtype=torch.bfloat16, quantization_config=how
     )

@@ -11,6 +11,7 @@ from typing import Final, assert_never
 import torch
 
 from qwen_image_daemon.render.quantisers import Format, Maker
+from qwen_image_daemon.render.sdnq_library import sdnq_quantizer
 
 _LARGEST_FLOAT8: Final = torch.finfo(torch.float8_e4m3fn).max
 _LEAST_STEP: Final = -24
@@ -114,10 +115,10 @@ def _by_sdnq(kept: Format) -> Pack:
     Turned, no value of a group stands out: what is lost no longer depends on how heavy the tails of the weights
     are. Its low-rank part (SVD) is left out: it is found with random numbers.
     """
-    from sdnq.quantizer import sdnq_quantize_layer_weight  # noqa: PLC0415  an extra, and slow to import
+    quantise = sdnq_quantizer().sdnq_quantize_layer_weight
 
     def pack(matrix: torch.Tensor) -> Unpack:
-        turn_back, found = sdnq_quantize_layer_weight(
+        turn_back, found = quantise(
             matrix,
             layer_class_name="Linear",
             weights_dtype=kept,
