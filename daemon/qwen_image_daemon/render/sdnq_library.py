@@ -1,4 +1,4 @@
-"""SDNQ as this program uses it, where the operator installed it: never compiled. It is GPL-3.0; see decision 17."""
+"""SDNQ as this program uses it, where the operator installed it: never compiled. It is GPL-3.0 (decision 17)."""
 
 import os
 from importlib import import_module
