@@ -6,7 +6,7 @@ from typing import Any
 
 
 def sdnq_quantizer() -> Any:
-    """Import the module of SDNQ that packs and turns back. Takes a second; raises ImportError.
+    """Import the module of SDNQ that packs and turns back. Raises ImportError.
 
     Left to itself SDNQ compiles something when it is imported, to see whether it can: for a minute on a busy
     machine, in the middle of loading a model. Compiled it would also differ by machine.
