@@ -44,7 +44,7 @@ tests: install
 # The model in every arrangement in memory, with every fault; a selection of these is part of the ordinary suite.
 # With the quantisers, in this environment from then on: diffusers and peft import them wherever they find them.
 slow: install
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[int8,nf4]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[int8,nf4,sdnq]'
 	$(BIN)/pytest --numprocesses 2 --dist loadfile -m slow
 
 # Ten thousand job files that nobody would write, read directly and dropped into a running daemon. -s: the figures.

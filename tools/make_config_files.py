@@ -76,11 +76,19 @@ def settings_file() -> str:
         else:
             blocks.append(_entry(key, field, value))
     for header, table in tables:
-        what = type(table).__doc__ or ""
-        more = " Add as many tables [models.NAME] as are needed." if isinstance(table, ModelSettings) else ""
-        blocks.append(f"\n{_comment(what + more)}\n[{header}]")
-        blocks += [_entry(key, field, getattr(table, key)) for key, field in type(table).model_fields.items()]
+        blocks += _table(header, table)
     return "\n".join(blocks) + "\n"
+
+
+def _table(header: str, table: BaseModel) -> Iterator[str]:
+    """Give the blocks of a table, and then those of the tables in it."""
+    more = " Add as many tables [models.NAME] as are needed." if isinstance(table, ModelSettings) else ""
+    yield f"\n{_comment((type(table).__doc__ or '') + more)}\n[{header}]"
+    values = {key: (field, getattr(table, key)) for key, field in type(table).model_fields.items()}
+    inner = {key: value for key, (_, value) in values.items() if isinstance(value, BaseModel)}
+    yield from (_entry(key, field, value) for key, (field, value) in values.items() if key not in inner)
+    for key, value in inner.items():
+        yield from _table(f"{header}.{key}", value)
 
 
 def _example_entry(table: str) -> str:

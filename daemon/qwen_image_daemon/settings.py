@@ -35,8 +35,12 @@ PlanName = Literal[
     "by-turns-table",
     "int8",
     "int8-table",
+    "uint6",
+    "uint6-table",
     "float8",
     "float8-table",
+    "uint4",
+    "uint4-table",
     "nf4",
     "nf4-table",
     "blocks-table",
@@ -242,6 +246,19 @@ class SpoolSettings(Section):
     """The oldest records are deleted when there are more than so many. Each takes about 10 KiB."""
 
 
+class QuantiserSettings(Section):
+    """Which library packs weights into a format that several can make.
+
+    auto takes the one that loses least of those that are installed; one that is named here must be. Every result
+    and `qwen-image-daemon plan` name the one that did.
+    """
+
+    int8: Literal["auto", "sdnq", "torchao", "bitsandbytes"] = "auto"
+    """8-bit integers. auto tries sdnq, then torchao, then bitsandbytes; the last two lose the same."""
+    float8: Literal["auto", "torch", "torchao"] = "auto"
+    """8-bit floating point. auto takes torch itself, which is always there; torchao loses the same."""
+
+
 class RenderSettings(Section):
     """How models are loaded and run."""
 
@@ -253,7 +270,7 @@ class RenderSettings(Section):
     quality: Quality = "lossless"
     """lossless: only arrangements that draw the picture of an unlimited card. allow-quantized: weights may be kept
     in fewer bits where they do not fit otherwise; every result says so. Which ones come into question depends on
-    what is installed (the extras int8 and nf4); `qwen-image-daemon plan` says what would help."""
+    what is installed (the extras int8, nf4 and sdnq); `qwen-image-daemon plan` says what would help."""
     placement: Placement = "auto"
     """Where the weights are while they are not at work: an arrangement that `qwen-image-daemon plan` lists. auto
     takes the best one that fits. Where memory runs out, the next one is tried, and the result says so."""
@@ -307,6 +324,8 @@ class RenderSettings(Section):
     gate_unchanged_difference: Annotated[float, Field(ge=0, le=255, allow_inf_nan=False)] = 0.5
     """An edit that differs from its picture by less than so many levels on average changed nothing: likewise. 0
     lets all pass."""
+    quantisers: QuantiserSettings = QuantiserSettings()
+    """Which library packs weights, where there is a choice."""
 
 
 class OutboxSettings(Section):

@@ -30,7 +30,7 @@ TOKENS = (SIDE // 16) ** 2
 WORK = Work(pixels=SIDE * SIDE, steps=2)
 EXACT: list[PlanName] = [plan.name for plan in PLANS if plan.exactness == "exact"]
 LOST: dict[PlanName, float] = {"int8": 0.05, "int8-table": 0.05, "float8": 0.15, "float8-table": 0.15}
-LOST |= {"nf4": 0.4, "nf4-table": 0.4}
+LOST |= {"uint6": 0.15, "uint6-table": 0.15, "uint4": 0.4, "uint4-table": 0.4, "nf4": 0.4, "nf4-table": 0.4}
 """What may be lost at most of two steps' result: some times what one layer loses (docs/decisions/0017)."""
 
 

@@ -1,4 +1,4 @@
-"""Matrices that somebody else packed, turned back on a card as on the CPU."""
+"""Matrices that we or somebody else packed, turned back on a card as on the CPU."""
 
 from typing import Any
 
@@ -11,7 +11,8 @@ from quantised_folders import PACKINGS, Packing
 from qwen_image_daemon.render.nunchaku_files import awq_layer, svdq_layer
 from qwen_image_daemon.render.packed_files import sort_out
 from qwen_image_daemon.render.packed_layers import PackedLinear, PackedMatrix
-from qwen_image_daemon.render.quantisers import is_installed
+from qwen_image_daemon.render.packers import packer
+from qwen_image_daemon.render.quantisers import QUANTISERS, Format, Maker, is_installed
 
 pytestmark = [
     pytest.mark.gpu,
@@ -58,3 +59,26 @@ def test_a_matrix_of_nunchakus_is_turned_back_on_the_card_into_what_it_stands_fo
 
     assert turned_back.is_cuda
     assert torch.equal(turned_back.cpu(), layer.weight.float())
+
+
+@pytest.mark.parametrize(
+    ("kept", "maker"),
+    [
+        pytest.param(kept, maker, id=f"{kept} by {maker}", marks=() if maker == "torch" else _needs(maker))
+        for kept, quantiser in QUANTISERS.items()
+        for maker in quantiser.makers
+    ],
+)
+@torch.no_grad()
+def test_what_is_packed_on_the_card_loses_what_it_loses_on_the_cpu(kept: Format, maker: Maker) -> None:
+    matrix = torch.randn(512, 3072, generator=torch.Generator().manual_seed(0)).mul_(0.02).bfloat16()
+    matrix[7] = 0
+    pack = packer(kept, maker)
+
+    here, there = pack(matrix)(), pack(matrix.to("cuda"))()
+
+    assert there.is_cuda
+    assert there.dtype == matrix.dtype
+    # A sum in another order may round a value to its other neighbour.
+    errors = [(back.cpu().float() - matrix.float()).norm() for back in (here, there)]
+    assert float(errors[1]) == pytest.approx(float(errors[0]), rel=0.02)

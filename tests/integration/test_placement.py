@@ -28,7 +28,7 @@ from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.memory import PLAN_OF, PLANS
-from qwen_image_daemon.render.quantisers import formats_at_hand
+from qwen_image_daemon.render.quantisers import formats_at_hand, makers_at_hand
 from qwen_image_daemon.render.renderer import (
     Arrangement,
     Control,
@@ -97,7 +97,7 @@ def test_an_exact_arrangement_draws_the_same_bytes_picture_after_picture(
     assert card.used == 0
 
 
-@pytest.mark.parametrize("plan", some(LOSSY, "int8", "float8-table", "nf4-table"))
+@pytest.mark.parametrize("plan", some(LOSSY, "int8", "float8-table", "uint4", "nf4-table"))
 def test_weights_in_fewer_bits_give_a_like_picture_and_are_called_lossy(
     plan: PlanName, tiny_checkpoint: Path, expected: bytes, card: Card
 ) -> None:
@@ -106,7 +106,7 @@ def test_weights_in_fewer_bits_give_a_like_picture_and_are_called_lossy(
 
         assert rendering.arrangement is not None
         assert rendering.arrangement.exactness == "lossy"
-        assert rendering.arrangement.levers == (PLAN_OF[plan].what,)
+        assert rendering.arrangement.levers == (PLAN_OF[plan].told(makers_at_hand()),)
         difference = [abs(one - other) for one, other in zip(rendering.image.tobytes(), expected, strict=True)]
         assert 0 < sum(difference) / len(difference) < 24
     assert card.used == 0

@@ -1,6 +1,6 @@
 """Folders that are quantised already: drawn with as what they hold, labelled lossy, refused where they are no use.
 
-The libraries wrote them; without them these tests are skipped (make slow installs them, but for SDNQ).
+The libraries wrote them; without them these tests are skipped (make slow installs them).
 """
 
 import json
@@ -27,6 +27,7 @@ from qwen_image_daemon.render.packed_layers import PackedLinear
 from qwen_image_daemon.render.quantised_loading import load_quantised_transformer
 from qwen_image_daemon.render.quantisers import is_installed
 from qwen_image_daemon.render.renderer import ModelUnavailable
+from qwen_image_daemon.render.sdnq_library import sdnq_quantizer
 from qwen_image_daemon.settings import PlanName
 from tiny_models import Card, loaded
 
@@ -182,9 +183,7 @@ SDNQ: dict[str, dict[str, Any]] = {
 @_needs("sdnq")
 @pytest.mark.parametrize("kind", SDNQ)
 def test_matrices_of_sdnq_are_those_that_it_turns_back_itself(kind: str, copy: Path) -> None:
-    import sdnq  # noqa: PLC0415  GPL-3.0: only where the operator installed it
-
-    how = sdnq.SDNQConfig(minimum_allowed_numel=1, minimum_allowed_channel_size=1, **SDNQ[kind])
+    how = sdnq_quantizer().SDNQConfig(minimum_allowed_numel=1, minimum_allowed_channel_size=1, **SDNQ[kind])
     kept = diffusers.QwenImageTransformer2DModel.from_pretrained(
         copy / "transformer", dtype=torch.bfloat16, quantization_config=how
     )
@@ -251,14 +250,14 @@ def test_what_cannot_be_unpacked_is_refused_before_anything_is_loaded(
 def test_without_the_library_it_is_refused_and_the_refusal_says_what_to_install(
     copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for library, package in {"bitsandbytes": "'qwen-image-daemon[nf4]'", "sdnq": "sdnq"}.items():
+    for library, extra in {"bitsandbytes": "nf4", "sdnq": "sdnq"}.items():
         monkeypatch.setitem(sys.modules, library, None)
         described(copy, "transformer", {"quant_method": library})
 
         refused = refusal(copy)
 
         assert f"was quantised with {library}, which is not installed" in str(refused)
-        assert f"pip install {package}." in refused.fix
+        assert f"pip install 'qwen-image-daemon[{extra}]'." in refused.fix
 
 
 @pytest.mark.usefixtures("_with_libraries")

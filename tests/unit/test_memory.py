@@ -64,8 +64,8 @@ def chosen(
     [
         ("no card", "cpu", "cpu", "cpu"),
         ("RTX 4060 8 GB", "blocks-table", "blocks-table", "blocks-table"),
-        ("RTX 3060 12 GB", "blocks-table", "blocks-table", "nf4-table"),
-        ("RTX 4080", "blocks-table", "blocks-table", "nf4"),
+        ("RTX 3060 12 GB", "blocks-table", "blocks-table", "uint4-table"),
+        ("RTX 4080", "blocks-table", "blocks-table", "uint6-table"),
         ("RTX 4090", "blocks-table", "float8", "int8"),
         ("RTX 5090", "encoder-streamed-table", "encoder-streamed-table", "encoder-streamed-table"),
         ("A100 40 GB", "encoder-streamed-table", "encoder-streamed-table", "encoder-streamed-table"),
@@ -83,8 +83,15 @@ def test_each_card_gets_the_best_plan_that_fits_into_it(
     assert chosen(card, "allow-quantized") == everything
 
 
+def test_fewer_bits_are_taken_where_they_are_made() -> None:
+    without_sdnq = EVERYTHING - {"uint6", "uint4"}
+    assert chosen("RTX 3060 12 GB", "allow-quantized", formats=without_sdnq) == "nf4-table"
+    assert chosen("RTX 4080", "allow-quantized", formats=without_sdnq) == "nf4"
+    assert chosen("RTX 4080", "allow-quantized", formats=TORCH_ALONE | {"uint4"}) == "uint4"
+
+
 def test_four_bits_need_little_host_memory() -> None:
-    assert chosen("RTX 4080", "allow-quantized", host=24) == "nf4"
+    assert chosen("RTX 4080", "allow-quantized", host=24) == "uint4"
     assert chosen("RTX 4080", "allow-quantized", host=24, formats=TORCH_ALONE) == "disk-table"
 
 
@@ -98,7 +105,11 @@ def test_four_bits_need_little_host_memory() -> None:
         ("encoder-streamed-table", 25.8, 4.0),
         ("by-turns", 38.3, 2.2),
         ("int8", 19.3, 4.0),
+        ("uint6", 14.8, 4.0),
+        ("uint6-table", 10.2, 4.0),
         ("float8", 19.3, 4.0),
+        ("uint4", 11.0, 4.0),
+        ("uint4-table", 7.6, 4.0),
         ("nf4", 10.1, 4.0),
         ("nf4-table", 7.1, 4.0),
         ("blocks", 2.1, 2.2),

@@ -14,8 +14,10 @@ from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes
 from qwen_image_daemon.render.memory import (
     BYTES,
     GIB,
+    PLANS,
     Choice,
     Memory,
+    Plan,
     Work,
     allowed,
     blocks_that_stay,
@@ -26,9 +28,19 @@ from qwen_image_daemon.render.memory import (
 )
 from qwen_image_daemon.render.parking import transformers_beside
 from qwen_image_daemon.render.quantised_files import quantised_in, refuse_unusable_folder
-from qwen_image_daemon.render.quantisers import QUANTISERS, formats_at_hand, how_to_install
+from qwen_image_daemon.render.quantisers import (
+    EXTRAS,
+    Library,
+    Makers,
+    formats_at_hand,
+    how_to_install,
+    in_words,
+    installed_libraries,
+    makers_at_hand,
+    refuse_lacking_makers,
+)
 from qwen_image_daemon.render.renderer import ModelUnavailable
-from qwen_image_daemon.settings import ModelSettings, Precision, Quality
+from qwen_image_daemon.settings import ModelSettings, Precision, Quality, QuantiserSettings
 
 FITS, DOES_NOT_FIT = 0, 1
 
@@ -44,6 +56,7 @@ def print_plans(
     """Print the table, and give the exit code."""
     settings = settings_or_exit(None, config, model)
     chosen_model = settings.models[settings.default_model]
+    makers = _makers_or_exit(settings.render.quantisers)
     memory, where = _memory(vram, ram)
     picture = _size_or_exit(size) if size else FAMILIES[chosen_model.family].sizes["1:1"]
     work = Work(pixels=picture.width * picture.height)
@@ -57,20 +70,35 @@ def print_plans(
     elif chosen_model.folder is not None:
         for component, method in quantised_in(chosen_model.folder).items():
             typer.echo(f"Lossy in each of them: the {component} was quantised with {method}.")
-    typer.echo("\n".join(_lines(choice, sizes, work, precision, memory, wanted)))
+    typer.echo("\n".join(_lines(choice, sizes, work, precision, memory, wanted, makers)))
     typer.echo("".join(_standing_by(choice, sizes, precision, memory, settings.render.warm_models)), nl=False)
     return FITS if choice.plan is not None else DOES_NOT_FIT
 
 
+def _makers_or_exit(chosen: QuantiserSettings) -> Makers:
+    try:
+        refuse_lacking_makers(chosen)
+    except ModelUnavailable as error:
+        typer.echo(f"{error} {error.fix}", err=True)
+        raise typer.Exit(WRONG_USE) from None
+    return makers_at_hand(chosen)
+
+
 def _lines(
-    choice: Choice, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory, quality: Quality
+    choice: Choice,
+    sizes: ComponentSizes,
+    work: Work,
+    precision: Precision,
+    memory: Memory,
+    quality: Quality,
+    makers: Makers,
 ) -> Iterator[str]:
     yield f"  {'plan':<24}{'device':>8}{'host':>8}  {'result':<12}GiB at the peak, estimated"
     for plan in allowed(quality, memory, sizes):
         needs = claim(plan, sizes, work, precision)
         mark = "→" if plan == choice.plan else " " if lacking(needs, memory) is None else "×"
         device = "–" if plan.on_cpu else gib(needs.device)
-        yield f"{mark} {plan.name:<24}{device:>8}{gib(needs.host):>8}  {plan.exactness:<12}{plan.what}"
+        yield f"{mark} {plan.name:<24}{device:>8}{gib(needs.host):>8}  {plan.exactness:<12}{plan.told(makers)}"
     yield from _what_would_help(choice, sizes, work, precision, memory, quality)
     if choice.plan is None:
         yield f"Nothing fits: {choice.reason}."
@@ -99,13 +127,16 @@ def _standing_by(
 def _what_would_help(
     choice: Choice, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory, quality: Quality
 ) -> Iterator[str]:
-    """Name the library that is not installed and would give a better arrangement."""
-    better = choose(sizes, work, precision, memory, quality, frozenset(QUANTISERS)).plan
-    if better is None or better == choice.plan or better.kept in {"as loaded", *formats_at_hand()}:
-        return
-    library = QUANTISERS[better.kept].library
-    if library is not None:
-        yield f"With {library} it would be {better.name}: {better.what}. {how_to_install(library)}"
+    """Name the libraries that are not installed and would give a better arrangement, each by itself."""
+    installed = installed_libraries()
+    better: dict[Plan, list[Library]] = {}
+    for library in EXTRAS:
+        plan = choose(sizes, work, precision, memory, quality, formats_at_hand(installed | {library})).plan
+        if plan is not None and plan != choice.plan:
+            better.setdefault(plan, []).append(library)
+    for plan in sorted(better, key=PLANS.index):
+        libraries = better[plan]
+        yield f"With {in_words(libraries)} it would be {plan.name}: {plan.what}. {how_to_install(*libraries)}"
 
 
 def _sizes_or_exit(name: str, model: ModelSettings, precision: Precision) -> ComponentSizes:

@@ -41,7 +41,7 @@ from qwen_image_daemon.render.quantised_files import (
     refuse_unusable,
     refuse_unusable_folder,
 )
-from qwen_image_daemon.render.quantisers import refuse_lacking
+from qwen_image_daemon.render.quantisers import makers_at_hand, refuse_lacking, refuse_lacking_makers
 from qwen_image_daemon.render.reading_ahead import reading_ahead
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import (
@@ -112,6 +112,7 @@ class CheckpointOpening:
         started = time.perf_counter()
         device = choose_device(self._settings.device)
         placement = self._settings.placement
+        refuse_lacking_makers(self._settings.quantisers)
         if placement != "auto":
             refuse_lacking(PLAN_OF[placement].kept, f'render.placement = "{placement}"')
         file = self._model.transformer_file
@@ -302,7 +303,8 @@ class CheckpointOpening:
                 # The model itself is there: only the jobs with this ControlNet fail.
                 raise UnexpectedFailure(f"The ControlNet {name} cannot be used: {error}", error.fix) from None
 
-        pipelines = TaskPipelines(pipeline, self._model.family, controlnet)
+        makers = makers_at_hand(self._settings.quantisers)
+        pipelines = TaskPipelines(pipeline, self._model.family, controlnet, makers)
         return WarmPipeline(
             pipelines,
             Loras(pipeline.transformer, type(pipeline), self._accessories.loras),

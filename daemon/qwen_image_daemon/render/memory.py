@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from qwen_image_daemon.render.component_sizes import ComponentSizes
-from qwen_image_daemon.render.quantisers import QUANTISERS, Format, formats_at_hand
+from qwen_image_daemon.render.quantisers import QUANTISERS, Format, Makers, formats_at_hand
 from qwen_image_daemon.render.renderer import Exactness
 from qwen_image_daemon.settings import PlanName, Precision, Quality
 
@@ -67,7 +67,7 @@ class Plan:
 
     name: PlanName
     what: str
-    """One line for a person."""
+    """One line for a person, but for who makes the bits where weights are kept in fewer."""
     transformer: TransformerPlace
     encoder: EncoderPlace
     table: bool = False
@@ -82,6 +82,10 @@ class Plan:
     def keeps_transformer(self) -> bool:
         """Say whether the transformer's own weights are on the device from picture to picture."""
         return self.transformer == "resident" and self.kept == "as loaded" and not self.on_cpu
+
+    def told(self, makers: Makers) -> str:
+        """Give one line for a person."""
+        return self.what if self.kept == "as loaded" else f"{self.what}; packed by {makers[self.kept]}"
 
 
 PLANS: Final[tuple[Plan, ...]] = (
@@ -115,7 +119,7 @@ PLANS: Final[tuple[Plan, ...]] = (
     Plan("by-turns-table", "the same with tabulated modulation", "by turns", "streamed", table=True),
     Plan(
         "int8",
-        "transformer in 8-bit integers (torchao) and VAE stay on the device, the text encoder is streamed",
+        "transformer in 8-bit integers and VAE stay on the device, the text encoder is streamed",
         "resident",
         "streamed",
         kept="int8",
@@ -123,12 +127,30 @@ PLANS: Final[tuple[Plan, ...]] = (
     ),
     Plan(
         "int8-table",
-        "transformer in 8-bit integers (torchao) with tabulated modulation and VAE stay on the device, "
+        "transformer in 8-bit integers with tabulated modulation and VAE stay on the device, "
         "the text encoder is streamed",
         "resident",
         "streamed",
         table=True,
         kept="int8",
+        exactness="lossy",
+    ),
+    Plan(
+        "uint6",
+        "transformer in 6-bit integers and VAE stay on the device, the text encoder is streamed",
+        "resident",
+        "streamed",
+        kept="uint6",
+        exactness="lossy",
+    ),
+    Plan(
+        "uint6-table",
+        "transformer in 6-bit integers with tabulated modulation and VAE stay on the device, "
+        "the text encoder is streamed",
+        "resident",
+        "streamed",
+        table=True,
+        kept="uint6",
         exactness="lossy",
     ),
     Plan(
@@ -150,8 +172,26 @@ PLANS: Final[tuple[Plan, ...]] = (
         exactness="lossy",
     ),
     Plan(
+        "uint4",
+        "transformer in 4-bit integers and VAE stay on the device, the text encoder is streamed",
+        "resident",
+        "streamed",
+        kept="uint4",
+        exactness="lossy",
+    ),
+    Plan(
+        "uint4-table",
+        "transformer in 4-bit integers with tabulated modulation and VAE stay on the device, "
+        "the text encoder is streamed",
+        "resident",
+        "streamed",
+        table=True,
+        kept="uint4",
+        exactness="lossy",
+    ),
+    Plan(
         "nf4",
-        "transformer in 4 bits (NF4, bitsandbytes) and VAE stay on the device, the text encoder is streamed",
+        "transformer in 4 bits (NF4) and VAE stay on the device, the text encoder is streamed",
         "resident",
         "streamed",
         kept="nf4",
@@ -159,7 +199,7 @@ PLANS: Final[tuple[Plan, ...]] = (
     ),
     Plan(
         "nf4-table",
-        "transformer in 4 bits (NF4, bitsandbytes) with tabulated modulation and VAE stay on the device, "
+        "transformer in 4 bits (NF4) with tabulated modulation and VAE stay on the device, "
         "the text encoder is streamed",
         "resident",
         "streamed",
@@ -305,7 +345,8 @@ def _transformer_bytes(plan: Plan, sizes: ComponentSizes, held: int, each: int) 
     if plan.kept == "as loaded":
         return held * each
     around = max(0, sizes.transformer - sizes.block * sizes.blocks)
-    return int((held - around) * QUANTISERS[plan.kept].bits / 8) + around * each
+    quantiser = QUANTISERS[plan.kept]
+    return int((held - around) * (quantiser.bits / 8 + quantiser.values * each)) + around * each
 
 
 def blocks_that_stay(plan: Plan, sizes: ComponentSizes, work: Work, precision: Precision, memory: Memory) -> int:

@@ -18,7 +18,8 @@ from qwen_image_daemon.render import devices
 from qwen_image_daemon.render.memory import Plan
 from qwen_image_daemon.render.modulation_table import ModulationTable
 from qwen_image_daemon.render.packed_weights import Packed
-from qwen_image_daemon.render.quantisers import Format
+from qwen_image_daemon.render.packers import packer
+from qwen_image_daemon.render.quantisers import Format, Makers, makers_at_hand
 from qwen_image_daemon.render.streaming import Part, Streamed, StreamedAhead, tensors_of
 
 log = structlog.get_logger()
@@ -27,8 +28,9 @@ log = structlog.get_logger()
 class WeightPlacement:
     """Arranges one model's transformer, text encoder and VAE on a device, again and again as plans change."""
 
-    def __init__(self, transformer: Any, text_encoder: Any, vae: Any) -> None:
-        """Take a model that is still in host memory."""
+    def __init__(self, transformer: Any, text_encoder: Any, vae: Any, makers: Makers | None = None) -> None:
+        """Take a model that is still in host memory. `makers` make its weights' bits; None: those at hand."""
+        self.makers = makers_at_hand() if makers is None else makers
         self._transformer = transformer
         self._text_encoder = text_encoder
         self._vae = vae
@@ -248,7 +250,7 @@ class WeightPlacement:
             for module in block.module.modules()
             if isinstance(module, nn.Linear) and module.weight in set(block.tensors)
         ]
-        packed = Packed(parts, kept, self.device)
+        packed = Packed(parts, packer(kept, self.makers[kept]), self.device)
         self._rests |= packed.resting
         self._streams.append(packed)
 

@@ -1,6 +1,6 @@
 """Components that SDNQ quantised: its own library, where the operator installed it, says how, and turns them back.
 
-It is GPL-3.0, and this program is not: nothing of it comes along, and no extra of this program names it.
+It is GPL-3.0, and this program is not: nothing of it comes along; the extra `sdnq` only names it.
 """
 
 from collections.abc import Mapping
@@ -12,6 +12,7 @@ from torch import nn
 
 from qwen_image_daemon.render.packed_files import Sorted, UnknownPacking
 from qwen_image_daemon.render.packed_layers import PackedMatrix, Parts
+from qwen_image_daemon.render.sdnq_library import sdnq_quantizer
 
 _PARTS: Final = (
     "weight",
@@ -37,15 +38,14 @@ def sort_out_sdnq(
     `how` is what the component's config.json says of them. The skeleton's layers are replaced by the library's.
     Raises KeyError, UnknownPacking, and ImportError.
     """
-    from sdnq import SDNQConfig, apply_sdnq_to_module  # noqa: PLC0415  the operator's own, and slow to import
-
-    config = SDNQConfig.from_dict(dict(how))
+    sdnq = sdnq_quantizer()
+    config = sdnq.SDNQConfig.from_dict(dict(how))
     config.quantization_device = config.return_device = None
     # It is done: nothing is to be chosen any more.
     config.add_skip_keys = config.use_dynamic_quantization = False
     try:
         with init_empty_weights():
-            apply_sdnq_to_module(skeleton, config, torch_dtype=precision, pre_quantized=True)
+            sdnq.apply_sdnq_to_module(skeleton, config, torch_dtype=precision, pre_quantized=True)
     except KeyError as error:
         raise UnknownPacking(f"the installed sdnq does not know {error.args[0]}; a newer one may") from None
     left = dict(tensors)

@@ -9,18 +9,19 @@ import torch
 from qwen_image_daemon.jobs.families import FAMILIES, FamilyName
 from qwen_image_daemon.render.models import MODELS, Way
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.quantisers import Makers
 
 
 class TaskPipelines:
     """Gives the pipeline of each way to draw, made from the components of the one that was loaded.
 
     Not by from_pipe: that casts the shared modules to float32 in place. `controlnet` gives a loaded ControlNet by
-    its name in the settings; the last one is kept.
+    its name in the settings; the last one is kept. `makers` make the bits of weights that are kept in fewer.
     """
 
-    def __init__(self, loaded: Any, family: FamilyName, controlnet: Callable[[str], Any]) -> None:
+    def __init__(self, loaded: Any, family: FamilyName, controlnet: Callable[[str], Any], makers: Makers) -> None:
         self.loaded = loaded
-        self.placement = WeightPlacement(loaded.transformer, loaded.text_encoder, loaded.vae)
+        self.placement = WeightPlacement(loaded.transformer, loaded.text_encoder, loaded.vae, makers)
         self.scheduler: Any = loaded.scheduler
         """The checkpoint's own. Pictures are drawn with copies."""
         self.family = FAMILIES[family]

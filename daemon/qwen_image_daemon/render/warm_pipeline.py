@@ -174,7 +174,8 @@ class WarmPipeline:
         )
 
     def _arrangement(self, way_in: VaeWay, way_out: VaeWay) -> Arrangement | None:
-        plan = self._pipelines.placement.plan
+        placement = self._pipelines.placement
+        plan = placement.plan
         if plan is None:
             return None
         arrangement = Arrangement(
@@ -185,7 +186,7 @@ class WarmPipeline:
             steps_down=(*way_in.steps_down, *way_out.steps_down),
         )
         if plan.exactness != "exact":
-            arrangement = arrangement.less_exact(plan.exactness, plan.what)
+            arrangement = arrangement.less_exact(plan.exactness, plan.told(placement.makers))
         for way in (way_in, way_out):
             for rung in dict.fromkeys(way.rungs):
                 if rung.exactness != "exact":
