@@ -12,7 +12,7 @@ from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.making_room import nothing_stands_by
-from qwen_image_daemon.render.memory import PLAN_OF
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.renderer import Progress, Rendering, RenderRequest
 from qwen_image_daemon.settings import ModelSettings, PlanName, RenderSettings
 from tiny_models import Card

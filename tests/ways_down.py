@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from qwen_image_daemon.jobs.families import FamilyName
-from qwen_image_daemon.render.memory import PLANS
+from qwen_image_daemon.render.plans import PLANS
 from qwen_image_daemon.render.quantisers import Format, formats_at_hand
 from qwen_image_daemon.settings import PlanName
 

@@ -13,9 +13,9 @@ import torch
 import transformers
 from torch import nn
 
-from qwen_image_daemon.render.memory import PLANS, Plan
 from qwen_image_daemon.render.modulation_table import STREAMS
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.plans import PLANS, Plan
 from qwen_image_daemon.render.quantisers import Format
 from tiny_models import Card, Computing
 from ways_down import AT_HAND

@@ -37,8 +37,8 @@ from transformers import AutoConfig, Qwen2_5_VLForConditionalGeneration
 from qwen_image_daemon.render import devices
 from qwen_image_daemon.render.between_operations import BetweenOperations
 from qwen_image_daemon.render.loading import load_pipeline
-from qwen_image_daemon.render.memory import PLAN_OF
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.reading_ahead import reading_ahead
 from qwen_image_daemon.render.telling import Telling
 from qwen_image_daemon.render.wholeness import weight_files

@@ -14,8 +14,9 @@ from diffusers import QwenImageTransformer2DModel
 
 import tiny_checkpoint
 from qwen_image_daemon.render.component_sizes import ComponentSizes, sizes_of
-from qwen_image_daemon.render.memory import PLAN_OF, PLANS, Work, claim
+from qwen_image_daemon.render.memory import Work, claim
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.plans import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import formats_at_hand
 from qwen_image_daemon.settings import PlanName
 

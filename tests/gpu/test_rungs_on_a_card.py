@@ -18,7 +18,7 @@ from arranged import drawn, opened, plan_of, rendered, steps_of
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.devices import give_back
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.memory import PLAN_OF
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.quantisers import Format
 from qwen_image_daemon.render.renderer import OutOfMemory
 from qwen_image_daemon.settings import PlanName

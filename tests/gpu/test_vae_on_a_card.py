@@ -20,9 +20,10 @@ from qwen_image_daemon.render.component_sizes import sizes_of
 from qwen_image_daemon.render.devices import give_back
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint
 from qwen_image_daemon.render.making_room import Room
-from qwen_image_daemon.render.memory import PLAN_OF, Memory
+from qwen_image_daemon.render.memory import Memory
 from qwen_image_daemon.render.peaks import PeakMeter
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.remembered import Remembered
 from qwen_image_daemon.render.renderer import RenderRequest
 from qwen_image_daemon.render.vae_ladder import Decoded, VaeLadder, VaeWay

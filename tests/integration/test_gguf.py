@@ -17,7 +17,7 @@ from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.memory import PLAN_OF
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.renderer import ModelUnavailable, Rendering
 from qwen_image_daemon.settings import ModelSettings, PlanName, RenderSettings
 from tiny_models import PLAIN, SETTINGS, Card, TinyModel

@@ -22,10 +22,10 @@ from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.accessories import Accessories
 from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.memory import PLAN_OF
 from qwen_image_daemon.render.nunchaku_files import awq_layer, svdq_layer
 from qwen_image_daemon.render.nunchaku_transformer import load_nunchaku_transformer
 from qwen_image_daemon.render.packed_layers import PackedLinear, PackedMatrix
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.quantised_loading import load_quantised_transformer
 from qwen_image_daemon.render.renderer import ModelUnavailable, Rendering
 from qwen_image_daemon.settings import ModelSettings, PlanName

@@ -12,10 +12,10 @@ from torch import nn
 
 from arranged import drawn, opened, rendered
 from qwen_image_daemon.cli.planning import FITS, print_plans
-from qwen_image_daemon.render.memory import PLAN_OF, PLANS
 from qwen_image_daemon.render.packed_weights import Packed
 from qwen_image_daemon.render.packers import packer
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.plans import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import (
     QUANTISERS,
     Format,

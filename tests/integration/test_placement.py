@@ -27,7 +27,7 @@ from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.memory import PLAN_OF, PLANS
+from qwen_image_daemon.render.plans import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import formats_at_hand, makers_at_hand
 from qwen_image_daemon.render.renderer import (
     Arrangement,

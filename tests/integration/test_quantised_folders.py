@@ -22,8 +22,8 @@ from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.component_sizes import sizes_of_folder
-from qwen_image_daemon.render.memory import PLAN_OF
 from qwen_image_daemon.render.packed_layers import PackedLinear
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.quantised_loading import load_quantised_transformer
 from qwen_image_daemon.render.quantisers import is_installed
 from qwen_image_daemon.render.renderer import ModelUnavailable

@@ -16,8 +16,9 @@ import torch
 from arranged import drawn, insert, opened, pipeline_of, plan_of, rendered, steps_of
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.memory import PLAN_OF, PLANS, Memory
+from qwen_image_daemon.render.memory import Memory
 from qwen_image_daemon.render.placement import WeightPlacement
+from qwen_image_daemon.render.plans import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import Format
 from qwen_image_daemon.render.renderer import OutOfMemory
 from qwen_image_daemon.settings import PlanName

@@ -11,7 +11,8 @@ from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes
 from qwen_image_daemon.render.effort import operations, spelled
 from qwen_image_daemon.render.ladder import Ladder, ModelFootprint, Rung, work_of
-from qwen_image_daemon.render.memory import GIB, PLAN_OF, Memory, Work
+from qwen_image_daemon.render.memory import GIB, Memory, Work
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.remembered import Experience, Learned, Remembered
 from qwen_image_daemon.render.renderer import (
     HostOutOfMemory,

@@ -8,19 +8,9 @@ from hypothesis import strategies as st
 
 from qwen_image_daemon.jobs.families import FAMILIES
 from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes
-from qwen_image_daemon.render.memory import (
-    GIB,
-    PLAN_OF,
-    PLANS,
-    Memory,
-    Work,
-    allowed,
-    blocks_that_stay,
-    choose,
-    claim,
-    lacking,
-)
+from qwen_image_daemon.render.memory import GIB, Memory, Work, allowed, blocks_that_stay, choose, claim, lacking
 from qwen_image_daemon.render.parking import transformers_beside
+from qwen_image_daemon.render.plans import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import QUANTISERS, Format
 from qwen_image_daemon.render.remembered import WorkedBefore
 from qwen_image_daemon.settings import PlanName, Quality

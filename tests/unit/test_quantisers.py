@@ -6,7 +6,7 @@ from typing import get_args
 import pytest
 from pydantic import ValidationError
 
-from qwen_image_daemon.render.memory import PLAN_OF, PLANS
+from qwen_image_daemon.render.plans import PLAN_OF, PLANS
 from qwen_image_daemon.render.quantisers import (
     EXTRAS,
     QUANTISERS,

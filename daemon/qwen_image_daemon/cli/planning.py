@@ -14,10 +14,8 @@ from qwen_image_daemon.render.component_sizes import KNOWN_SIZES, ComponentSizes
 from qwen_image_daemon.render.memory import (
     BYTES,
     GIB,
-    PLANS,
     Choice,
     Memory,
-    Plan,
     Work,
     allowed,
     blocks_that_stay,
@@ -27,6 +25,7 @@ from qwen_image_daemon.render.memory import (
     lacking,
 )
 from qwen_image_daemon.render.parking import transformers_beside
+from qwen_image_daemon.render.plans import PLANS, Plan
 from qwen_image_daemon.render.quantised_files import quantised_in, refuse_unusable_folder
 from qwen_image_daemon.render.quantisers import (
     EXTRAS,

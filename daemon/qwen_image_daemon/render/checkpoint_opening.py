@@ -26,12 +26,13 @@ from qwen_image_daemon.render.loading import load_controlnet, load_pipeline, pip
 from qwen_image_daemon.render.loras import Loras
 from qwen_image_daemon.render.making_room import Room
 from qwen_image_daemon.render.mapped_files import are_mapped
-from qwen_image_daemon.render.memory import BYTES, PLAN_OF, Memory
+from qwen_image_daemon.render.memory import BYTES, Memory
 from qwen_image_daemon.render.memory_report import free_memory
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.nunchaku_transformer import refuse_another_transformer
 from qwen_image_daemon.render.packed_layers import formats_in, parameters_of
 from qwen_image_daemon.render.peaks import PeakMeter
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.provision import Provided, provided_controlnet, provided_model
 from qwen_image_daemon.render.quantised_files import (
     UNPACKABLE,

@@ -9,11 +9,8 @@ from qwen_image_daemon.jobs.families import Size
 from qwen_image_daemon.render.component_sizes import ComponentSizes
 from qwen_image_daemon.render.effort import operations
 from qwen_image_daemon.render.memory import (
-    PLAN_OF,
-    PLANS,
     Claim,
     Memory,
-    Plan,
     Work,
     allowed,
     block_bytes,
@@ -21,6 +18,7 @@ from qwen_image_daemon.render.memory import (
     choose,
     claim,
 )
+from qwen_image_daemon.render.plans import PLAN_OF, PLANS, Plan
 from qwen_image_daemon.render.remembered import Experience, Remembered
 from qwen_image_daemon.render.renderer import HostOutOfMemory, OutOfMemory, Rendering, RenderRequest
 from qwen_image_daemon.render.vae_rungs import RUNG_OF, VaeRung, VaeTask, VaeWork

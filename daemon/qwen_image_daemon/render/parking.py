@@ -9,7 +9,8 @@ from collections.abc import Callable
 import structlog
 
 from qwen_image_daemon.render.component_sizes import ComponentSizes
-from qwen_image_daemon.render.memory import BYTES, Claim, Memory, Plan
+from qwen_image_daemon.render.memory import BYTES, Claim, Memory
+from qwen_image_daemon.render.plans import Plan
 from qwen_image_daemon.settings import Precision
 
 log = structlog.get_logger(__name__)

@@ -15,10 +15,10 @@ import torch
 from torch import nn
 
 from qwen_image_daemon.render import devices
-from qwen_image_daemon.render.memory import Plan
 from qwen_image_daemon.render.modulation_table import ModulationTable
 from qwen_image_daemon.render.packed_weights import Packed
 from qwen_image_daemon.render.packers import packer
+from qwen_image_daemon.render.plans import Plan
 from qwen_image_daemon.render.quantisers import Format, Makers, makers_at_hand
 from qwen_image_daemon.render.streaming import Part, Streamed, StreamedAhead, tensors_of
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import structlog
 
-from qwen_image_daemon.render.memory import PLAN_OF
+from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.settings import PlanName
 from qwen_image_daemon.spool.durable import replace_content
 

@@ -16,9 +16,9 @@ from qwen_image_daemon.render.checked_requests import CheckedRequest, checked_re
 from qwen_image_daemon.render.denoising import denoised
 from qwen_image_daemon.render.embeddings import PromptEncoder
 from qwen_image_daemon.render.loras import Loras
-from qwen_image_daemon.render.memory import Plan
 from qwen_image_daemon.render.models import MODELS
 from qwen_image_daemon.render.picture_gate import refuse_no_picture, refuse_unchanged
+from qwen_image_daemon.render.plans import Plan
 from qwen_image_daemon.render.position_caches import forget_positions
 from qwen_image_daemon.render.prompt_arguments import PromptArguments
 from qwen_image_daemon.render.randomness import seeded
