@@ -5,7 +5,7 @@ from qwen_image_daemon.spool.control import Controls
 from qwen_image_daemon.spool.spool import Spool
 
 SMALL = "width = 64\nheight = 64\n"
-LONG = f'prompt = "long"\nnum_images = 4\nnum_inference_steps = 10\nseed = 7\n{SMALL}'
+LONG = f'prompt = "long"\nnum_images = 20\nnum_inference_steps = 10\nseed = 7\n{SMALL}'
 QUICK = f'prompt = "quick"\n{SMALL}'
 
 
@@ -42,7 +42,7 @@ def test_a_job_that_is_cancelled_while_it_is_drawn_comes_out_with_what_it_has(bo
         assert box.result("quick").status == "succeeded"
         assert daemon.stop() == 0
     assert result.status == "cancelled"
-    assert 1 <= len(result.images) < 4
+    assert 1 <= len(result.images) < 20
     assert (box.folder_of(result) / "CANCELLED.txt").exists()
     assert box.status()["counts"]["cancelled"] == 1
     assert box.leftovers() == []

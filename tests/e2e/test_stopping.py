@@ -31,15 +31,14 @@ def test_a_stop_finishes_the_image_and_the_next_start_goes_on_with_the_next(
         eventually(lambda: drawing(box), "the job to be drawn")
         daemon.signal(how)
         assert daemon.process.wait(30) == 0
-    finished = sorted(path.name for path in box.spool.glob("queue/*/images/*.png"))
-    assert 1 <= len(finished) < 4
-    before = {path.name: path.read_bytes() for path in box.spool.glob("queue/*/images/*.png")}
+    before = [path.read_bytes() for path in sorted(box.spool.glob("queue/*/images/*.png"))]
+    assert 1 <= len(before) < 4
     assert box.status()["state"] == "stopped"
     slow(box, 0)
     assert box.call("run", *arguments, "--once").returncode == 0
     result = box.result("long")
     assert [image.seed for image in result.images] == [7, 8, 9, 10]
-    for index, content in enumerate(before.values()):
+    for index, content in enumerate(before):
         assert (box.folder_of(result) / f"long-{index + 1}.png").read_bytes() == content
     assert box.leftovers() == []
 

@@ -314,7 +314,7 @@ def test_the_picture_is_bit_for_bit_the_one_that_the_plain_pipeline_draws(
 def test_memory_is_cleared_as_the_settings_say_and_it_is_told_with_its_cost(
     tiny: DiffusersRenderer, monkeypatch: pytest.MonkeyPatch, cleanup: Cleanup
 ) -> None:
-    monkeypatch.setattr(tiny, "_settings", tiny._settings.model_copy(update={"cleanup": cleanup}))
+    monkeypatch.setattr(tiny, "_cleanup", cleanup)
     undisturbed = drawn(tiny, PLAIN)
 
     after, before_the_next = tiny.clean_up(), tiny.clean_up()
