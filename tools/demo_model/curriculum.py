@@ -61,11 +61,11 @@ _MAIN_LAYOUTS: Final[Mapping[Layout, float]] = {
 }
 
 _REFINING_SIZES: Final[Mapping[PictureSize, float]] = {
-    (128, 128): 0.310,
-    (192, 192): 0.090,
-    (256, 144): 0.215,
-    (144, 256): 0.195,
-    (256, 256): 0.130,
+    (128, 128): 0.230,
+    (192, 192): 0.080,
+    (256, 144): 0.250,
+    (144, 256): 0.215,
+    (256, 256): 0.165,
     **dict.fromkeys(((176, 96), (96, 176), (144, 112), (112, 144), (160, 112), (112, 160)), 0.003),
     **dict.fromkeys(((224, 160), (160, 224), (240, 160), (160, 240), (288, 224), (224, 288)), 0.004),
     (384, 384): 0.004,
@@ -73,10 +73,10 @@ _REFINING_SIZES: Final[Mapping[PictureSize, float]] = {
     **dict.fromkeys(((512, 288), (288, 512)), 0.004),
 }
 _REFINING_LAYOUTS: Final[Mapping[Layout, float]] = {
-    "single": 0.60,
-    "placed": 0.08,
-    "above": 0.10,
-    "left": 0.10,
+    "single": 0.64,
+    "placed": 0.07,
+    "above": 0.09,
+    "left": 0.08,
     "inside": 0.07,
     "count": 0.05,
 }
