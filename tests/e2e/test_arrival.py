@@ -9,6 +9,8 @@ from typing import TextIO
 from PIL import Image
 
 from driving import Box, eventually
+from qwen_image_daemon.spool.reports import TAKE_IN_REPORT
+from qwen_image_daemon.spool.spool import Spool
 
 HARBOUR = Path(__file__).parents[2] / "jobs_example" / "harbour.jpg"
 
@@ -80,7 +82,8 @@ def test_a_job_waits_for_its_picture_and_says_so_beside_it(box: Box) -> None:
 def test_a_file_that_was_renamed_into_place_is_taken_at_once(tmp_path: Path) -> None:
     box = Box(tmp_path / "box", settle_seconds=3600)
     with box.running("--dry-run") as daemon:
-        box.wait_for_state("idle")
+        # What was there before its first look may have been written in place.
+        eventually((Spool(box.spool).state / TAKE_IN_REPORT).exists, "the take-in to look")
         box.move_in("whole.toml", 'prompt = "whole"')
         assert box.result("whole").status == "succeeded"
         daemon.stop()
