@@ -9,6 +9,7 @@ import torch
 
 from qwen_image_daemon.jobs.families import FamilyName
 from qwen_image_daemon.render.accessories import Accessories
+from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.handed_over import Lasting
 from qwen_image_daemon.render.making_room import nothing_stands_by
@@ -27,6 +28,9 @@ GUIDED = RenderRequest(
     height=64,
     seed=7,
 )
+
+KINDS: tuple[PlanName, ...] = ("encoder-streamed-table", "by-turns-table", "blocks-table", "leaves")
+"""Of each kind of arrangement one."""
 
 
 def insert(card: Card, patch: pytest.MonkeyPatch) -> None:
@@ -63,6 +67,18 @@ def rendered(renderer: DiffusersRenderer, request: RenderRequest = GUIDED) -> Re
 
 def drawn(renderer: DiffusersRenderer, request: RenderRequest = GUIDED) -> bytes:
     return rendered(renderer, request).image.tobytes()
+
+
+def drawn_as(renderer: DiffusersRenderer, plan: PlanName, request: RenderRequest = GUIDED) -> bytes:
+    """Draw in an arrangement, whichever the renderer would have chosen."""
+    warm = renderer._entered.loaded.warm
+    warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
+    return warm.draw(request, CallerProgress(ignore)).image.tobytes()
+
+
+def difference(one: bytes, other: bytes) -> float:
+    """Say by how many levels two pictures differ on average."""
+    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
 
 
 def pipeline_of(renderer: DiffusersRenderer) -> Any:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from driving import Box
+from qwen_image_daemon.cli.planning import print_plans
 
 GOOD, BAD = 'prompt = "x"', 'promt = "x"'
 
@@ -166,3 +167,27 @@ def test_plan_ends_with_1_where_nothing_fits(box: Box) -> None:
 def test_plan_refuses_amounts_and_sizes_that_are_none(box: Box) -> None:
     assert "--vram much: no amount of memory." in called(box, "plan", "--vram", "much").stderr
     assert "--size big: no size." in called(box, "plan", "--size", "big").stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [("qwen-image-Q4_K_S.gguf", 12_140_608_928), ("svdq-int4_r32-qwen-image.safetensors", 11_500_000_000)],
+)
+def test_plan_counts_what_a_file_in_the_transformers_place_takes(
+    name: str, size: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / name
+    with file.open("wb") as opened_file:
+        # The published file's size; nothing of it is written.
+        opened_file.truncate(size)
+    settings = tmp_path / "daemon.toml"
+    settings.write_text(
+        f'[models.qwen-image]\nsource = "Qwen/Qwen-Image"\ntransformer = "{file}"\n', encoding="utf-8"
+    )
+
+    print_plans(settings, None, "16GB", "64GB", None, "allow-quantized")
+
+    told = capsys.readouterr().out
+    assert f"Lossy in each of them: the transformer is that of {file}." in told
+    assert "→ encoder-streamed  " in told
+    assert "float8" not in told

@@ -11,15 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from qwen_image_daemon.cli.planning import print_plans
+from arranged import difference, drawn_as
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.accessories import Accessories
-from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
-from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.renderer import ModelUnavailable, Rendering
-from qwen_image_daemon.settings import ModelSettings, PlanName, RenderSettings
+from qwen_image_daemon.settings import ModelSettings, RenderSettings
 from tiny_models import PLAIN, SETTINGS, Card, TinyModel
 
 WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")
@@ -91,16 +89,6 @@ def model(rest: Path, file: Path, tmp_path: Path, card: Card) -> Iterator[TinyMo
         yield TinyModel(renderer)
 
 
-def arranged(model: TinyModel, plan: PlanName) -> bytes:
-    entered = model.renderer._entered.loaded
-    entered.warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
-    return entered.warm.draw(PLAIN, CallerProgress(lambda _: None)).image.tobytes()
-
-
-def difference(one: bytes, other: bytes) -> float:
-    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
-
-
 def test_a_gguf_file_is_drawn_with_as_what_it_holds_in_every_kind_of_arrangement_and_called_lossy(
     model: TinyModel, tiny_checkpoint: Path, turned_back: Path, tmp_path: Path, file: Path
 ) -> None:
@@ -116,7 +104,7 @@ def test_a_gguf_file_is_drawn_with_as_what_it_holds_in_every_kind_of_arrangement
         by_fewer_bits = difference(TinyModel(renderer).bytes_of(PLAIN), drawn)
     assert by_rounding < by_fewer_bits / 10, (by_rounding, by_fewer_bits)
     for plan in ("encoder-streamed-table", "by-turns", "blocks-table", "leaves"):
-        assert arranged(model, plan) == drawn, plan
+        assert drawn_as(model.renderer, plan, PLAIN) == drawn, plan
 
 
 def test_loras_lie_over_it_and_leave_no_trace(model: TinyModel) -> None:
@@ -148,21 +136,3 @@ def test_what_cannot_be_used_is_told_before_anything_is_loaded(
     without = refusal(rest, file)
     assert "needs gguf, which is not installed" in str(without)
     assert "pip install 'qwen-image-daemon[gguf]'" in without.fix
-
-
-def test_plan_counts_what_the_file_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "qwen-image-Q4_K_S.gguf"
-    with file.open("wb") as opened_file:
-        # The published file's size; nothing of it is written.
-        opened_file.truncate(12_140_608_928)
-    settings = tmp_path / "daemon.toml"
-    settings.write_text(
-        f'[models.qwen-image]\nsource = "Qwen/Qwen-Image"\ntransformer = "{file}"\n', encoding="utf-8"
-    )
-
-    print_plans(settings, None, "16GB", "64GB", None, "allow-quantized")
-
-    told = capsys.readouterr().out
-    assert f"Lossy in each of them: the transformer is that of {file}." in told
-    assert "→ encoder-streamed  " in told
-    assert "float8" not in told

@@ -15,25 +15,21 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 import nunchaku_packing as packing
-from arranged import GUIDED, ignore, insert, opened, rendered
-from qwen_image_daemon.cli.planning import print_plans
+from arranged import GUIDED, KINDS, drawn_as, insert, opened, rendered
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
 from qwen_image_daemon.render.accessories import Accessories
-from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.diffusers_renderer import DiffusersRenderer
 from qwen_image_daemon.render.nunchaku_files import awq_layer, svdq_layer
 from qwen_image_daemon.render.nunchaku_transformer import load_nunchaku_transformer
 from qwen_image_daemon.render.packed_layers import PackedLinear, PackedMatrix
-from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.quantised_loading import load_quantised_transformer
 from qwen_image_daemon.render.renderer import ModelUnavailable, Rendering
-from qwen_image_daemon.settings import ModelSettings, PlanName
+from qwen_image_daemon.settings import ModelSettings
 from tiny_models import SETTINGS, Card, TinyModel
 
 WEIGHTS = Path("transformer", "diffusion_pytorch_model.safetensors")
 CONFIG = Path("transformer", "config.json")
-KINDS: tuple[PlanName, ...] = ("encoder-streamed-table", "by-turns-table", "blocks-table", "leaves")
 CALLED = {
     "int4": "4 bits (INT4 with a low-rank part, Nunchaku)",
     "nvfp4": "4 bits (NVFP4 with a low-rank part, Nunchaku)",
@@ -204,11 +200,8 @@ def test_it_draws_what_the_values_that_its_bits_stand_for_draw_in_every_kind_of_
         assert rendering.arrangement.levers == (
             f"transformer from {pair.packed.place} in {', '.join(sorted((AWQ, CALLED[precision])))}",
         )
-        entered = renderer._entered.loaded
         for plan in KINDS:
-            entered.warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
-            picture = entered.warm.draw(GUIDED, CallerProgress(ignore)).image
-            assert picture.tobytes() == expected, plan
+            assert drawn_as(renderer, plan) == expected, plan
     assert card.used == 0
 
 
@@ -380,20 +373,3 @@ def test_it_is_not_quantised_a_second_time(checkpoint: Path) -> None:
         pass
 
     assert f"would quantise the transformer of {checkpoint} a second time" in str(refused.value)
-
-
-def test_plan_counts_what_the_file_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file = tmp_path / "svdq-int4_r32-qwen-image.safetensors"
-    with file.open("wb") as opened_file:
-        opened_file.truncate(11_500_000_000)
-    written = tmp_path / "daemon.toml"
-    written.write_text(
-        f'[models.qwen-image]\nsource = "Qwen/Qwen-Image"\ntransformer = "{file}"\n', encoding="utf-8"
-    )
-
-    print_plans(written, None, "16GB", "64GB", None, "allow-quantized")
-
-    told = capsys.readouterr().out
-    assert f"Lossy in each of them: the transformer is that of {file}." in told
-    assert "→ encoder-streamed  " in told
-    assert "float8" not in told

@@ -15,15 +15,13 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
-from arranged import GUIDED, drawn, ignore, insert, opened, pipeline_of, rendered
+from arranged import GUIDED, KINDS, difference, drawn, drawn_as, insert, opened, pipeline_of, rendered
 from quantised_folders import PACKINGS, copied, quantise, turn_back, weights_of
 from qwen_image_daemon.cli.planning import print_plans
 from qwen_image_daemon.jobs.models import LoraUse
 from qwen_image_daemon.lora_folder import LoraFolder
-from qwen_image_daemon.render.caller_progress import CallerProgress
 from qwen_image_daemon.render.component_sizes import sizes_of_folder
 from qwen_image_daemon.render.packed_layers import PackedLinear
-from qwen_image_daemon.render.plans import PLAN_OF
 from qwen_image_daemon.render.quantised_loading import load_quantised_transformer
 from qwen_image_daemon.render.quantisers import is_installed
 from qwen_image_daemon.render.renderer import ModelUnavailable
@@ -32,7 +30,6 @@ from qwen_image_daemon.settings import PlanName
 from tiny_models import Card, loaded
 
 PARTS = ("transformer", "text_encoder")
-KINDS: tuple[PlanName, ...] = ("encoder-streamed-table", "by-turns-table", "blocks-table", "leaves")
 
 
 def _needs(library: Any) -> pytest.MarkDecorator:
@@ -78,11 +75,8 @@ def test_it_draws_what_the_librarys_own_weights_draw_in_every_kind_of_arrangemen
         assert rendering.arrangement is not None
         assert rendering.arrangement.exactness == "lossy"
         assert rendering.arrangement.levers == tuple(f"{part} from {packed} in {packing.called}" for part in PARTS)
-        entered = renderer._entered.loaded
         for plan in KINDS:
-            entered.warm.arrange(PLAN_OF[plan], torch.device("cpu"), 0)
-            picture = entered.warm.draw(GUIDED, CallerProgress(ignore)).image
-            assert picture.tobytes() == expected, plan
+            assert drawn_as(renderer, plan) == expected, plan
     assert card.used == 0
 
 
@@ -111,11 +105,7 @@ def test_loras_lie_over_packed_matrices_and_leave_no_trace(
             assert bare != changed
             assert model.bytes_of(GUIDED) == bare
             pictures.append((bare, changed))
-    assert _difference(pictures[0][1], pictures[1][1]) < 0.01
-
-
-def _difference(one: bytes, other: bytes) -> float:
-    return sum(abs(a - b) for a, b in zip(one, other, strict=True)) / len(one)
+    assert difference(pictures[0][1], pictures[1][1]) < 0.01
 
 
 @pytest.mark.slow

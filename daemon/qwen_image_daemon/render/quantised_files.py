@@ -84,8 +84,7 @@ def _table_in(text: str) -> dict[str, Any]:
 
 def quantised_in(folder: Path) -> Mapping[str, str]:
     """Give the components of a checkpoint whose weights are in fewer bits, with the method that made it so."""
-    found = {file.parent.name: quantisation_of(file.parent) for file in sorted(folder.glob("*/config.json"))}
-    return {component: str(how.get("quant_method", _UNNAMED)) for component, how in found.items() if how}
+    return {component: _method(how) for component, how in _quantisations_in(folder).items()}
 
 
 def refuse_unusable_folder(folder: Path, source: str, file: Path | None) -> None:
@@ -93,8 +92,8 @@ def refuse_unusable_folder(folder: Path, source: str, file: Path | None) -> None
 
     `file` is that which stands for its transformer.
     """
-    for component, method in quantised_in(folder).items():
-        _refuse_unusable(component, method, quantisation_of(folder / component), source)
+    for component, how in _quantisations_in(folder).items():
+        _refuse_unusable(component, how, source)
         if component == "transformer" and file is not None:
             raise ModelUnavailable(
                 f"The transformer of {source} is quantised itself; {file} cannot stand for it.",
@@ -112,7 +111,18 @@ def refuse_quantised_component(folder: Path, source: str) -> None:
         )
 
 
-def _refuse_unusable(component: str, method: str, how: Mapping[str, Any], source: str) -> None:
+def _quantisations_in(folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Give what the components of a checkpoint say of fewer bits, by component, those that do."""
+    found = {file.parent.name: quantisation_of(file.parent) for file in sorted(folder.glob("*/config.json"))}
+    return {component: how for component, how in found.items() if how}
+
+
+def _method(how: Mapping[str, Any]) -> str:
+    return str(how.get("quant_method", _UNNAMED))
+
+
+def _refuse_unusable(component: str, how: Mapping[str, Any], source: str) -> None:
+    method = _method(how)
     components = ("transformer",) if method == _LITE else UNPACKABLE
     if method not in _UNPACKED_BY or component not in components:
         raise ModelUnavailable(
